@@ -1,0 +1,52 @@
+"""Settings of the guard client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field, model_validator
+
+
+class GuardTls(BaseModel):
+    """Transport security towards Triton. Without any of these the connection is in clear text."""
+
+    enabled: bool = Field(False, description="Use TLS; implied by any of the files below.")
+    root_certificates: Path | None = Field(
+        None, description="PEM file of the authorities to trust; the system's if unset."
+    )
+    private_key: Path | None = Field(None, description="PEM file of the client's key, for mutual TLS.")
+    certificate_chain: Path | None = Field(None, description="PEM file of the client's certificate, for mutual TLS.")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> GuardTls:
+        if (self.private_key is None) != (self.certificate_chain is None):
+            raise ValueError("private_key and certificate_chain go together")
+        return self
+
+    @property
+    def active(self) -> bool:
+        return self.enabled or self.root_certificates is not None or self.private_key is not None
+
+
+class GuardSettings(BaseModel):
+    """Which guard to ask, and how patiently."""
+
+    url: str = Field("127.0.0.1:8001", description="Triton's gRPC address, host:port.")
+    model: str = Field("proguard", min_length=1, description="Name of the guard model on the server.")
+    version: str = Field("", description="Pin one version of the model; empty for the server's choice.")
+    max_tokens: Annotated[int, Field(ge=16, le=8192)] = Field(1024, description="Completion tokens at most.")
+    max_in_flight: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="Requests on the server at a time.")
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = Field(10.0, description="Seconds for one request.")
+    attempts: Annotated[int, Field(ge=1, le=20)] = Field(
+        3, description="Requests for one event; outages that failed one are waited out in between."
+    )
+    down_after_timeouts: Annotated[int, Field(ge=1)] = Field(
+        16, description="Timeouts in a row, with no answer between them, after which the guard counts as down."
+    )
+    probe_interval_s: Annotated[float, Field(gt=0)] = Field(
+        0.5, description="Seconds between probes of a guard that is down."
+    )
+    keepalive_s: Annotated[float, Field(ge=1)] = Field(20.0, description="Seconds between pings on an idle connection.")
+    keepalive_timeout_s: Annotated[float, Field(ge=1)] = Field(10.0, description="Seconds to wait for a ping's answer.")
+    tls: GuardTls = Field(GuardTls(), description="Transport security.")

@@ -1,0 +1,154 @@
+"""The guard behind Triton's gRPC interface."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+from tritonclient.grpc import InferInput, KeepAliveOptions
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from schemas import tensors
+from schemas.events import Modality
+from schemas.policy import Policy
+from schemas.prompt import RenderedPrompt, join, render_system
+from stream.guard.backend import Completion
+from stream.guard.errors import GuardError, GuardRefusedError, GuardTimeoutError, GuardUnavailableError
+from stream.guard.settings import GuardSettings
+
+_UNAVAILABLE = frozenset({"UNAVAILABLE", "NOT_FOUND", "UNKNOWN", "CANCELLED", "RESOURCE_EXHAUSTED"})
+_STUB_DIED = ("stub process", "is not healthy", "not ready", "no longer ready", "shutting down")
+
+
+class TritonGuard:
+    """Calls one model on one Triton over one HTTP/2 connection.
+
+    Create it inside the running event loop: `grpc.aio` binds to it.
+    """
+
+    def __init__(self, settings: GuardSettings, probe_policy: Policy) -> None:
+        self._settings = settings
+        self._max_tokens = np.array([settings.max_tokens], dtype=np.int32)
+        self._probe = _probe_prompt(probe_policy)
+        tls = settings.tls
+        self._client = InferenceServerClient(
+            settings.url,
+            ssl=tls.active,
+            root_certificates=None if tls.root_certificates is None else str(tls.root_certificates),
+            private_key=None if tls.private_key is None else str(tls.private_key),
+            certificate_chain=None if tls.certificate_chain is None else str(tls.certificate_chain),
+            keepalive_options=KeepAliveOptions(
+                keepalive_time_ms=int(settings.keepalive_s * 1000),
+                keepalive_timeout_ms=int(settings.keepalive_timeout_s * 1000),
+                keepalive_permit_without_calls=False,
+                http2_max_pings_without_data=0,
+            ),
+        )
+
+    async def complete(
+        self, prompt: RenderedPrompt, images: Sequence[bytes], *, timeout: float, traceparent: str | None = None
+    ) -> Completion:
+        inputs = [
+            _bytes_input(tensors.SYSTEM, [prompt.system.encode()]),
+            _bytes_input(tensors.USER, [prompt.user.encode()]),
+            _int_input(tensors.MAX_TOKENS, self._max_tokens),
+        ]
+        if images:
+            inputs.append(_bytes_input(tensors.IMAGES, images))
+        try:
+            result = await self._client.infer(
+                self._settings.model,
+                inputs,
+                model_version=self._settings.version,
+                client_timeout=timeout,
+                headers=None if traceparent is None else {"traceparent": traceparent},
+            )
+        except InferenceServerException as error:
+            raise _guard_error(error) from None
+        except grpc.aio.AioRpcError as error:
+            raise _guard_error(InferenceServerException(error.details() or "", str(error.code()))) from None
+        except (asyncio.CancelledError, GuardError):
+            raise
+        except Exception as error:
+            # grpc.aio raises bare errors (UsageError, ValueError) when its channel is torn down under a call.
+            raise GuardUnavailableError(f"the call failed: {type(error).__name__}") from error
+        return self._read(result)
+
+    async def probe(self, *, timeout: float) -> None:
+        await self.complete(self._probe, [], timeout=timeout)
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+    def _read(self, result: Any) -> Completion:
+        """The tensors of a result. A result that breaks the contract is a refusal: another try will not mend it."""
+        try:
+            text = _one_string(result, tensors.TEXT)
+            finish_reason = _one_string(result, tensors.FINISH_REASON)
+            manifest = _one_string(result, tensors.MANIFEST)
+            scores = [float(score) for score in result.as_numpy(tensors.SCORES).reshape(-1)]
+            usage = [int(count) for count in result.as_numpy(tensors.USAGE).reshape(-1)]
+            response = result.get_response()
+            request_score, response_score = scores
+            prompt_tokens, completion_tokens = usage
+        except (AttributeError, ValueError, TypeError, UnicodeDecodeError, IndexError) as error:
+            raise GuardRefusedError(f"the answer breaks the tensor contract: {type(error).__name__}") from error
+        return Completion(
+            text=text,
+            finish_reason=finish_reason,
+            request_score=_probability(request_score),
+            response_score=_probability(response_score),
+            prompt_tokens=max(0, prompt_tokens),
+            completion_tokens=max(0, completion_tokens),
+            model=response.model_name,
+            version=response.model_version,
+            manifest=manifest,
+        )
+
+
+def _probe_prompt(policy: Policy) -> RenderedPrompt:
+    from datetime import UTC, datetime
+
+    from schemas.events import ContentEvent
+
+    event = ContentEvent(id="probe", user_text="Good morning.", occurred_at=datetime(2026, 1, 1, tzinfo=UTC))
+    return join(render_system(policy, Modality.TEXT), event)
+
+
+def _bytes_input(name: str, values: Sequence[bytes]) -> InferInput:
+    tensor = InferInput(name, [len(values)], "BYTES")
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    tensor.set_data_from_numpy(array)
+    return tensor
+
+
+def _int_input(name: str, values: np.ndarray[Any, np.dtype[np.int32]]) -> InferInput:
+    tensor = InferInput(name, [len(values)], "INT32")
+    tensor.set_data_from_numpy(values)
+    return tensor
+
+
+def _one_string(result: Any, name: str) -> str:
+    (value,) = result.as_numpy(name).reshape(-1)
+    return bytes(value).decode()
+
+
+def _probability(score: float) -> float | None:
+    """None for NaN, the contract's "no score"; anything outside 0 to 1 is no probability either."""
+    return score if math.isfinite(score) and 0.0 <= score <= 1.0 else None
+
+
+def _guard_error(error: InferenceServerException) -> GuardError:
+    status = (error.status() or "").rpartition(".")[2]
+    message = (error.message() or "").lower()
+    if status == "DEADLINE_EXCEEDED":
+        return GuardTimeoutError("no answer within the timeout", status)
+    if status in _UNAVAILABLE or any(sign in message for sign in _STUB_DIED):
+        return GuardUnavailableError("the server is not there", status)
+    return GuardRefusedError("the server refused the request", status)

@@ -1,0 +1,250 @@
+"""Settings of the worker: by environment, by file, by flag; every one described, validated and shown by `--help`.
+
+Precedence: flags over environment (`PROGUARD_` prefix, `__` between levels, e.g. `PROGUARD_KAFKA__BOOTSTRAP_SERVERS`) over
+the YAML or JSON file named by `PROGUARD_CONFIG` over the defaults here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
+
+from schemas.topics import DEFAULT_TOPICS, Topics
+from stream.errors import ConfigurationError
+from stream.evidence.settings import EvidenceSettings
+from stream.guard.settings import GuardSettings
+from stream.telemetry.logs import LogFormat, LogLevel
+
+CONFIG_VARIABLE = "PROGUARD_CONFIG"
+
+_OURS = frozenset(
+    {
+        "bootstrap.servers",
+        "group.id",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.idempotence",
+        "acks",
+        "partition.assignment.strategy",
+        "group.protocol",
+    }
+)
+
+
+class KafkaSettings(BaseModel):
+    """Where Kafka is and how this worker joins its group."""
+
+    bootstrap_servers: str = Field(
+        "127.0.0.1:9092", min_length=1, description="Brokers to start from, host:port, comma-separated."
+    )
+    group_id: str = Field("proguard-stream", min_length=1, description="Consumer group of the workers.")
+    client_id: str = Field("proguard-worker", description="Name in the brokers' logs and metrics.")
+    session_timeout_ms: Annotated[int, Field(ge=6000, le=300_000)] = Field(
+        45_000,
+        description="Milliseconds without a heartbeat after which the group gives this worker's partitions away.",
+    )
+    properties: dict[str, str] = Field(
+        {}, description="Further librdkafka properties for both clients, e.g. security.protocol, sasl.*, ssl.*."
+    )
+
+    @model_validator(mode="after")
+    def _does_not_break_promises(self) -> Self:
+        taken = sorted(_OURS & self.properties.keys())
+        if taken:
+            raise ValueError(
+                f"{', '.join(taken)}: set by the worker itself, because its delivery promises rest on them"
+            )
+        return self
+
+    def common(self) -> dict[str, str | int | bool]:
+        """librdkafka properties that every client of the service shares."""
+        return {**self.properties, "bootstrap.servers": self.bootstrap_servers, "client.id": self.client_id}
+
+    def consumer(self) -> dict[str, str | int | bool]:
+        """Properties of the worker's consumer: it commits by hand, and only what is done."""
+        return {
+            "fetch.wait.max.ms": 50,
+            "queued.max.messages.kbytes": 16_384,
+            **self.common(),
+            "group.id": self.group_id,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": self.session_timeout_ms,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "isolation.level": "read_committed",
+        }
+
+    def producer(self, linger_ms: int) -> dict[str, str | int | bool]:
+        """Properties of the worker's producer: idempotent, acknowledged by all in-sync replicas, retried for minutes."""
+        return {
+            "linger.ms": linger_ms,
+            "compression.type": "lz4",
+            "message.max.bytes": 16_777_216,
+            "delivery.timeout.ms": 300_000,
+            **self.common(),
+            "enable.idempotence": True,
+            "acks": "all",
+        }
+
+
+class TopicSettings(BaseModel):
+    """Names of the topics."""
+
+    content: str = Field(DEFAULT_TOPICS.content, min_length=1, description="Content events in.")
+    verdicts: str = Field(DEFAULT_TOPICS.verdicts, min_length=1, description="Verdicts out.")
+    ood: str = Field(DEFAULT_TOPICS.ood, min_length=1, description="Risks that fit no category, out.")
+    dead_letters: str = Field(
+        DEFAULT_TOPICS.dead_letters, min_length=1, description="Events that were not judged, out."
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [self.content, self.verdicts, self.ood, self.dead_letters]
+        if len(set(names)) != len(names):
+            raise ValueError("the four topics must have different names")
+        return self
+
+    def topics(self) -> Topics:
+        return Topics(content=self.content, verdicts=self.verdicts, ood=self.ood, dead_letters=self.dead_letters)
+
+
+class LimitSettings(BaseModel):
+    """What one event may cost, and how many may be under way."""
+
+    max_event_bytes: Annotated[int, Field(ge=1024, le=8_388_608)] = Field(
+        262_144, description="Bytes of one record; a larger one is dead-lettered unread."
+    )
+    max_text_chars: Annotated[int, Field(ge=1)] = Field(
+        32_768, description="Characters of both texts together; a longer event is indeterminate."
+    )
+    deadline_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        30.0, description="Seconds for one event, outages of the guard not counted; then it is indeterminate."
+    )
+    max_in_flight_events: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        512, description="Events taken from Kafka and not yet answered; reading stops there."
+    )
+
+
+class DeliverySettings(BaseModel):
+    """How outcomes are written."""
+
+    mode: Literal["at_least_once"] = Field(
+        "at_least_once",
+        description="at_least_once: written as soon as possible; a crash may repeat a verdict under the same id.",
+    )
+    commit_interval_ms: Annotated[int, Field(ge=10, le=60_000)] = Field(
+        500, description="Milliseconds between offset commits; how much a crash may repeat."
+    )
+    linger_ms: Annotated[int, Field(ge=0, le=1000)] = Field(5, description="Milliseconds the producer waits to batch.")
+    drain_s: Annotated[float, Field(gt=0, le=300)] = Field(
+        20.0, description="Seconds for events in flight to finish on shutdown or when a partition is taken away."
+    )
+    rationale: bool = Field(True, description="Put the guard's reasoning into verdicts. It may paraphrase content.")
+    ce_source: str = Field(
+        "urn:proguard-stream:worker", min_length=1, description="CloudEvents source of what is written."
+    )
+
+
+class HealthSettings(BaseModel):
+    """The HTTP endpoints /live, /ready and /metrics."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 in a pod.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="Port; 0 for any free one.")
+    stuck_after_s: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="Seconds without a poll or a turn of the event loop after which /live fails."
+    )
+
+
+class TelemetrySettings(BaseModel):
+    """Logs and traces."""
+
+    log_level: LogLevel = Field("info", description="Least severe level that is logged.")
+    log_format: LogFormat = Field("json", description="json for machines, console for people.")
+    otlp_endpoint: str | None = Field(
+        None, description="OTLP/gRPC collector for traces, e.g. http://collector:4317; none if unset."
+    )
+
+
+class WorkerSettings(BaseSettings):
+    """Settings of `proguard-stream worker`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PROGUARD_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        nested_model_default_partial_update=True,
+        cli_kebab_case=True,
+        cli_prog_name="proguard-stream worker",
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        use_attribute_docstrings=False,
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    guard: GuardSettings = GuardSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
+    limits: LimitSettings = LimitSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    health: HealthSettings = HealthSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    policy_path: Path | None = Field(
+        None, description="Policy file, or folder of default.json and one file a tenant; the packaged policy if unset."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.delivery.drain_s * 1000 >= self.kafka.session_timeout_ms:
+            raise ValueError(
+                "delivery.drain_s must be shorter than kafka.session_timeout_ms: a worker that drains for longer is expelled from "
+                "its group while it drains"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        sources = [init_settings, env_settings]
+        path = os.environ.get(CONFIG_VARIABLE)
+        if path:
+            if not Path(path).is_file():
+                raise ConfigurationError(f"{CONFIG_VARIABLE} names {path}, which is not a file")
+            sources.append(YamlConfigSettingsSource(settings_cls, yaml_file=path))
+        return tuple(sources)
+
+
+def load_settings(**overrides: object) -> WorkerSettings:
+    """The settings in force. Raises `ConfigurationError` that names every setting that is wrong, as its variable."""
+    try:
+        return WorkerSettings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationError(explain(error)) from None
+    except SettingsError as error:
+        raise ConfigurationError(f"{error}: {error.__cause__}" if error.__cause__ else str(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """One line a wrong setting, under the name that an operator would set."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        path = [str(part) for part in fault["loc"]]
+        variable = "PROGUARD_" + "__".join(path).upper() if path else "settings"
+        lines.append(f"{variable}: {fault['msg']}")
+    return "\n".join(lines)

@@ -1,0 +1,254 @@
+"""The thread that owns the Kafka consumer. Nothing else ever touches it: librdkafka calls back into the polling thread."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from stream.clock import Clock
+from stream.telemetry.metrics import WorkerMetrics
+from stream.worker.backlog import Backlog
+from stream.worker.coordinator import Positions, TopicPartition
+from stream.worker.records import InputRecord
+
+_log = structlog.get_logger(__name__)
+
+_MAX_BATCH = 256
+_POLL_S = 0.1
+_GRACE_BEFORE_PAUSE_S = 0.5
+"""A pause throws away what librdkafka has fetched ahead, so a short wait for room comes first."""
+
+_NOT_OURS_ANY_MORE = frozenset(
+    {
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError.FENCED_MEMBER_EPOCH,
+        KafkaError._ASSIGNMENT_LOST,
+        KafkaError._STATE,
+    }
+)
+
+
+class Books(Protocol):
+    """What the thread needs of the event loop's side (`stream.worker.coordinator.Coordinator`)."""
+
+    def assign(self, partitions: list[TopicPartition]) -> None: ...
+    def accept(self, records: list[InputRecord]) -> None: ...
+    async def drain(self, partitions: list[TopicPartition], timeout: float) -> bool: ...
+    def release(self, partitions: list[TopicPartition]) -> None: ...
+    def positions(self, partitions: list[TopicPartition] | None = None) -> Positions: ...
+
+
+class ConsumerThread:
+    """Polls, hands records to the loop, commits watermarks, and answers rebalances.
+
+    It polls even when it takes nothing, so a paused worker keeps its place in the group. On revoke it blocks the poll for
+    at most `drain_s` while the loop finishes what is in flight, then commits what is complete and gives up the rest.
+    `on_failure` is called in the loop when the thread ends by an error.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        topic: str,
+        *,
+        books: Books,
+        backlog: Backlog,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        metrics: WorkerMetrics,
+        commit_interval_s: float,
+        drain_s: float,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._books = books
+        self._backlog = backlog
+        self._loop = loop
+        self._clock = clock
+        self._metrics = metrics
+        self._commit_interval_s = commit_interval_s
+        self._drain_s = drain_s
+        self._on_failure = on_failure
+        self._holds: frozenset[str] = frozenset()
+        self._paused = False
+        self._full_since: float | None = None
+        self._committed: Positions = {}
+        self._next_commit = 0.0
+        self._finish = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
+        self.last_poll = clock.monotonic()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def hold(self, why: str) -> None:
+        """Take no more records until `unhold(why)`. From the loop; takes effect at the next poll."""
+        self._holds |= {why}
+
+    def unhold(self, why: str) -> None:
+        self._holds -= {why}
+
+    async def finish(self, timeout: float) -> bool:
+        """Commit, leave the group and end the thread. False when it did not end in time."""
+        self._finish.set()
+        await asyncio.to_thread(self._thread.join, timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._consumer.subscribe(
+                [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+            while not self._finish.is_set():
+                self._step()
+            self._commit(self._books.positions())
+        except Exception as error:
+            self._loop.call_soon_threadsafe(self._on_failure, error)
+        finally:
+            self._consumer.close()
+
+    def _step(self) -> None:
+        now = self.last_poll = self._clock.monotonic()
+        if now >= self._next_commit:
+            self._commit(self._books.positions())
+            self._next_commit = now + self._commit_interval_s
+        if self._must_wait(now):
+            return
+        if self._paused:
+            self._consumer.resume(self._consumer.assignment())
+            self._set_paused(False)
+        first = self._consumer.poll(_POLL_S)
+        if first is not None:
+            more = min(self._backlog.room, _MAX_BATCH) - 1
+            self._hand_over([first, *(self._consumer.consume(more, 0) if more > 0 else [])])
+
+    def _must_wait(self, now: float) -> bool:
+        """True after a step in which nothing could be taken."""
+        if self._holds or (self._paused and self._backlog.room < self._backlog.limit // 2):
+            self._serve_paused()
+            return True
+        if self._backlog.room:
+            self._full_since = None
+            return False
+        if self._full_since is None:
+            self._full_since = now
+        if now - self._full_since < _GRACE_BEFORE_PAUSE_S:
+            self._backlog.wait_for_room(_POLL_S)
+        else:
+            self._serve_paused()
+        return True
+
+    def _serve_paused(self) -> None:
+        if not self._paused:
+            self._consumer.pause(self._consumer.assignment())
+            self._set_paused(True)
+        message = self._consumer.poll(_POLL_S)
+        if message is not None:
+            self._hand_over([message])
+
+    def _set_paused(self, paused: bool) -> None:
+        self._paused = paused
+        for why in ("guard", "stopping", "backlog"):
+            active = paused and (why in self._holds or (why == "backlog" and not self._holds))
+            self._metrics.paused.labels(why).set(1 if active else 0)
+
+    def _hand_over(self, messages: list[Message]) -> None:
+        records = [record for message in messages if (record := self._record(message)) is not None]
+        if records:
+            self._backlog.take(len(records))
+            self._loop.call_soon_threadsafe(self._books.accept, records)
+
+    def _record(self, message: Message) -> InputRecord | None:
+        error = message.error()
+        if error is not None:
+            if error.fatal():
+                raise KafkaException(error)
+            _log.warning("consumer.error", code=error.name(), detail=error.str())
+            return None
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        if topic is None or partition is None or offset is None:
+            raise KafkaException(KafkaError(KafkaError._BAD_MSG, "a message without coordinates"))
+        headers = tuple((name, _raw(value)) for name, value in message.headers() or ())
+        return InputRecord(
+            topic=topic,
+            partition=partition,
+            offset=offset,
+            key=_raw(message.key()),
+            value=_raw(message.value()),
+            headers=headers,
+            timestamp_ms=message.timestamp()[1],
+        )
+
+    def _commit(self, positions: Positions) -> None:
+        due = {partition: offset for partition, offset in positions.items() if self._committed.get(partition) != offset}
+        if not due:
+            return
+        try:
+            self._consumer.commit(
+                offsets=[KafkaPartition(topic, number, offset) for (topic, number), offset in due.items()],
+                asynchronous=False,
+            )
+        except KafkaException as failure:
+            error = failure.args[0]
+            self._metrics.commits.labels("failed").inc()
+            _log.warning("consumer.commit_failed", code=error.name(), detail=error.str())
+            # Either the partitions went to somebody else, who starts at the last commit, or the next try will do it.
+            if error.fatal() and error.code() not in _NOT_OURS_ANY_MORE:
+                raise
+            return
+        self._committed.update(due)
+        self._metrics.commits.labels("ok").inc()
+
+    def _on_assign(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+        names = _names(partitions)
+        _log.info("consumer.assigned", partitions=[number for _, number in names])
+        for name in names:
+            self._committed.pop(name, None)
+        self._loop.call_soon_threadsafe(self._books.assign, names)
+        consumer.incremental_assign(partitions)
+        if self._paused:
+            consumer.pause(partitions)
+
+    def _on_revoke(self, _consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+        names = _names(partitions)
+        complete = self._in_loop(self._give_up(names), self._drain_s + 5.0)
+        _log.info("consumer.revoked", partitions=[number for _, number in names], drained=complete is not None)
+        if complete is not None:
+            self._commit(complete)
+
+    def _on_lost(self, _consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+        names = _names(partitions)
+        _log.warning("consumer.lost", partitions=[number for _, number in names])
+        self._loop.call_soon_threadsafe(self._books.release, names)
+
+    async def _give_up(self, names: list[TopicPartition]) -> Positions:
+        if not await self._books.drain(names, self._drain_s):
+            _log.warning("consumer.drain_timed_out", partitions=[number for _, number in names])
+        complete = self._books.positions(names)
+        self._books.release(names)
+        return complete
+
+    def _in_loop(self, work: Coroutine[Any, Any, Positions], timeout: float) -> Positions | None:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
+        except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
+            return None
+
+
+def _names(partitions: list[KafkaPartition]) -> list[TopicPartition]:
+    return [(partition.topic, partition.partition) for partition in partitions]
+
+
+def _raw(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,183 @@
+"""From what is known about a record to the contracts that are written. Pure: no I/O, no clock of its own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from schemas.answer import Answer, Reading
+from schemas.deadletters import DeadLetter, Header, Reason
+from schemas.events import ContentEvent
+from schemas.verdicts import (
+    NO_MANIFEST,
+    EvidenceRef,
+    ModelRef,
+    OodEvent,
+    Scores,
+    Status,
+    Usage,
+    Verdict,
+    verdict_id,
+)
+from stream.guard.backend import Completion
+from stream.policies.decision import Decision
+from stream.policies.source import LivePolicy
+from stream.worker.reading import attempt_of
+from stream.worker.records import InputRecord, Outcome
+
+_DEAD_LETTERS = uuid.uuid5(uuid.NAMESPACE_URL, "urn:proguard-stream:dead-letter:v1")
+
+
+@dataclass(slots=True)
+class Progress:
+    """What has become known about an event on its way. The verdict tells all of it, also when the way ends early."""
+
+    began: float
+    traceparent: str | None = None
+    prompt_digest: str | None = None
+    evidence: Sequence[EvidenceRef] = ()
+    completion: Completion | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+def decided(
+    record: InputRecord,
+    event: ContentEvent,
+    live: LivePolicy,
+    progress: Progress,
+    answer: Answer,
+    decision: Decision,
+    *,
+    issued_at: datetime,
+    with_rationale: bool,
+) -> Outcome:
+    """The outcome of an answer that was understood: a verdict, and an OOD event when the guard named the risk."""
+    degraded = ["tolerant_reading"] if answer.reading is Reading.TOLERANT else []
+    verdict = Verdict(
+        **_common(record, event, live, progress, issued_at),
+        status=Status.DECIDED,
+        request=answer.request,
+        response=answer.response if event.agent_text is not None else None,
+        category=decision.category,
+        action=decision.action,
+        rationale=answer.rationale if with_rationale else None,
+        degraded=degraded,
+    )
+    ood = None
+    if answer.risk_name is not None:
+        ood = OodEvent(
+            id=verdict.id,
+            event_id=event.id,
+            tenant=event.tenant,
+            name=answer.risk_name,
+            modality=verdict.modality,
+            author=event.author,
+            locale=event.locale,
+            scores=verdict.scores,
+            action=verdict.action,
+            policy=verdict.policy,
+            model=verdict.model,
+            source=verdict.source,
+            occurred_at=event.occurred_at,
+            issued_at=issued_at,
+        )
+    return Outcome(record, verdict, ood, None, progress.traceparent, progress.began)
+
+
+def indeterminate(
+    record: InputRecord,
+    event: ContentEvent,
+    live: LivePolicy,
+    progress: Progress,
+    reason: Reason,
+    detail: str,
+    *,
+    issued_at: datetime,
+) -> Outcome:
+    """The outcome of an event that was read and not judged: a verdict that is never safe, and a dead letter to redrive."""
+    verdict = Verdict(
+        **_common(record, event, live, progress, issued_at),
+        status=Status.INDETERMINATE,
+        reason=reason,
+        request=None,
+        response=None,
+        category=None,
+        action=live.policy.rules.indeterminate,
+        rationale=None,
+        degraded=[],
+    )
+    letter = _dead_letter(record, reason, detail, issued_at, event=event, verdict=verdict)
+    return Outcome(record, verdict, None, letter, progress.traceparent, progress.began)
+
+
+def unreadable(record: InputRecord, progress: Progress, reason: Reason, detail: str, *, issued_at: datetime) -> Outcome:
+    """The outcome of a record that is no event: a dead letter in the verdict's place."""
+    letter = _dead_letter(record, reason, detail, issued_at, event=None, verdict=None)
+    return Outcome(record, None, None, letter, progress.traceparent, progress.began)
+
+
+def _common(
+    record: InputRecord, event: ContentEvent, live: LivePolicy, progress: Progress, issued_at: datetime
+) -> Mapping[str, object]:
+    completion = progress.completion
+    manifest = completion.manifest if completion else NO_MANIFEST
+    return {
+        "id": verdict_id(event.id, live.ref.digest, manifest),
+        "event_id": event.id,
+        "tenant": event.tenant,
+        "kind": event.kind,
+        "modality": event.modality,
+        "scores": _scores(event, completion),
+        "policy": live.ref,
+        "model": ModelRef(
+            name=completion.model if completion else "",
+            version=completion.version if completion else "",
+            manifest=manifest,
+        ),
+        "prompt_digest": progress.prompt_digest,
+        "evidence": list(progress.evidence),
+        "usage": Usage(
+            prompt_tokens=completion.prompt_tokens if completion else 0,
+            completion_tokens=completion.completion_tokens if completion else 0,
+        ),
+        "timings": {stage: round(ms, 3) for stage, ms in progress.timings.items()},
+        "source": record.source,
+        "issued_at": issued_at,
+    }
+
+
+def _scores(event: ContentEvent, completion: Completion | None) -> Scores:
+    if completion is None:
+        return Scores()
+    return Scores(
+        request=completion.request_score, response=completion.response_score if event.agent_text is not None else None
+    )
+
+
+def _dead_letter(
+    record: InputRecord,
+    reason: Reason,
+    detail: str,
+    failed_at: datetime,
+    *,
+    event: ContentEvent | None,
+    verdict: Verdict | None,
+) -> DeadLetter:
+    attempt = attempt_of(record)
+    name = f"{len(record.topic)}:{record.topic}/{record.partition}/{record.offset}/{attempt}"
+    return DeadLetter(
+        id=str(uuid.uuid5(_DEAD_LETTERS, name)),
+        reason=reason,
+        detail=detail[:512],
+        attempt=attempt,
+        event_id=event.id if event else None,
+        tenant=event.tenant if event else None,
+        verdict_id=verdict.id if verdict else None,
+        source=record.source,
+        key=record.key,
+        headers=[Header(name=header, value=value) for header, value in record.headers],
+        value=record.value,
+        failed_at=failed_at,
+    )

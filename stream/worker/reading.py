@@ -1,0 +1,61 @@
+"""From the bytes of a record to a ContentEvent, or to the reason why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from schemas.deadletters import Reason
+from schemas.envelope import BrokenEnvelopeError, UnsupportedEnvelopeError, open_envelope
+from schemas.events import EVENT_TYPE, ContentEvent
+from stream.errors import EventError
+from stream.worker.records import InputRecord
+
+ATTEMPT_HEADER = "proguard-attempt"
+"""Header of a redriven record: which attempt this one is, from 2 up."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEvent:
+    """An event and the trace context that came with it."""
+
+    event: ContentEvent
+    traceparent: str | None
+
+
+def read(record: InputRecord, max_bytes: int) -> ReadEvent:
+    """The event in `record`. Raises `EventError` with a reason that replaces the verdict; its detail holds no content."""
+    if record.value is None:
+        raise EventError(Reason.MALFORMED, "the record has no value")
+    if len(record.value) > max_bytes:
+        raise EventError(Reason.OVERSIZED, f"{len(record.value)} bytes; the limit is {max_bytes}")
+    try:
+        envelope = open_envelope(record.value, record.headers, EVENT_TYPE)
+    except UnsupportedEnvelopeError as error:
+        raise EventError(Reason.UNSUPPORTED_VERSION, str(error)) from None
+    except BrokenEnvelopeError as error:
+        raise EventError(Reason.MALFORMED, str(error)) from None
+    try:
+        event = ContentEvent.model_validate_json(envelope.data)
+    except ValidationError as error:
+        raise EventError(Reason.MALFORMED, _faults(error)) from None
+    return ReadEvent(event, envelope.traceparent)
+
+
+def attempt_of(record: InputRecord) -> int:
+    """Which attempt at this event the record is: 1 unless a redrive said otherwise."""
+    for name, value in record.headers:
+        if name == ATTEMPT_HEADER and value is not None and value.isdigit() and len(value) < 7:
+            return max(1, int(value))
+    return 1
+
+
+def _faults(error: ValidationError) -> str:
+    """Which fields are wrong and how, without the values: those are content."""
+    known = ContentEvent.model_fields
+    faults = []
+    for fault in error.errors(include_input=False, include_url=False, include_context=False):
+        field = str(fault["loc"][0]) if fault["loc"] else "event"
+        faults.append(f"{field if field in known else 'event'}: {fault['type']}")
+    return ", ".join(sorted(set(faults)))[:500]

@@ -1,0 +1,192 @@
+"""The worker process: puts the parts together, runs them until it is told to stop, and takes them apart in order.
+
+Shutdown (SIGTERM, SIGINT, or a failure) in numbered steps:
+
+1. take no more records, keep polling so that the group does not expel this member;
+2. let the events in flight finish and be acknowledged, for at most `delivery.drain_s`;
+3. commit the watermarks and leave the group;
+4. cancel what is left: it is uncommitted, so the next owner judges it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+
+import structlog
+from confluent_kafka import Consumer, KafkaException, Producer
+
+from stream.clock import Clock, SystemClock
+from stream.errors import ConfigurationError, ProGuardStreamError
+from stream.evidence.resolver import EvidenceResolver
+from stream.guard.protection import Availability, ProtectedGuard
+from stream.guard.triton import TritonGuard
+from stream.policies.source import DEFAULT_TENANT, Policies
+from stream.settings import WorkerSettings
+from stream.telemetry.metrics import WorkerMetrics
+from stream.telemetry.tracing import PassThroughTracer, SdkTracer, otlp_processor
+from stream.worker.backlog import Backlog
+from stream.worker.consumer import ConsumerThread
+from stream.worker.coordinator import Coordinator
+from stream.worker.delivery import AtLeastOnceDelivery
+from stream.worker.health import Checks, HealthServer
+from stream.worker.pipeline import Limits, Pipeline
+
+_log = structlog.get_logger(__name__)
+
+_TICK_S = 0.5
+
+
+class WorkerService:
+    """One worker. `run` returns when it has drained after a signal, and raises what made it stop otherwise."""
+
+    def __init__(self, settings: WorkerSettings, policies: Policies, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._policies = policies
+        self._clock = clock or SystemClock()
+        self._metrics = WorkerMetrics()
+        self._failure: BaseException | None = None
+        self._last_turn = self._clock.monotonic()
+
+    async def run(self, on_started: Callable[[int], None] = lambda _port: None) -> None:
+        """Work until SIGTERM or SIGINT. `on_started` gets the health port once everything is up.
+
+        Raises `ConfigurationError` before anything was read, `DeliveryError` when Kafka refused an outcome for good.
+        """
+        settings, clock, metrics = self._settings, self._clock, self._metrics
+        loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        async with contextlib.AsyncExitStack() as stack:
+            backlog = Backlog(settings.limits.max_in_flight_events)
+            metrics.in_flight_limit.set(backlog.limit)
+            guard = TritonGuard(settings.guard, self._policies.for_tenant(DEFAULT_TENANT).policy)
+            stack.push_async_callback(guard.aclose)
+            availability = Availability(guard, settings.guard, self._on_guard_change)
+            stack.push_async_callback(availability.aclose)
+            evidence = EvidenceResolver(settings.evidence)
+            stack.push_async_callback(evidence.aclose)
+            tracer: SdkTracer | PassThroughTracer = PassThroughTracer()
+            if settings.telemetry.otlp_endpoint:
+                tracer = SdkTracer(otlp_processor(settings.telemetry.otlp_endpoint), group=settings.kafka.group_id)
+                stack.callback(tracer.shutdown)
+            self._protected = ProtectedGuard(guard, availability, settings.guard, clock)
+            pipeline = Pipeline(
+                policies=self._policies,
+                evidence=evidence,
+                guard=self._protected,
+                limits=Limits(
+                    max_event_bytes=settings.limits.max_event_bytes,
+                    max_text_chars=settings.limits.max_text_chars,
+                    deadline_s=settings.limits.deadline_s,
+                    with_rationale=settings.delivery.rationale,
+                ),
+                clock=clock,
+                metrics=metrics,
+                tracer=tracer,
+            )
+            producer, consumer = self._clients()
+            delivery = AtLeastOnceDelivery(
+                producer, settings.topics.topics(), ce_source=settings.delivery.ce_source, on_failure=self._fail
+            )
+            stack.callback(delivery.close)
+            self._books = Coordinator(
+                pipeline=pipeline,
+                delivery=delivery,
+                backlog=backlog,
+                clock=clock,
+                metrics=metrics,
+                on_fault=self._fail,
+            )
+            self._consumer = ConsumerThread(
+                consumer,
+                settings.topics.content,
+                books=self._books,
+                backlog=backlog,
+                loop=loop,
+                clock=clock,
+                metrics=metrics,
+                commit_interval_s=settings.delivery.commit_interval_ms / 1000,
+                drain_s=settings.delivery.drain_s,
+                on_failure=self._fail,
+            )
+            self._availability = availability
+            self._consumer.hold("guard")
+            health = HealthServer(
+                settings.health.host,
+                settings.health.port,
+                live=self._live,
+                ready=self._ready,
+                registry=metrics.registry,
+            )
+            health.start()
+            stack.callback(health.stop)
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(signum, self._stop.set)
+                stack.callback(loop.remove_signal_handler, signum)
+            self._consumer.start()
+            availability.start()
+            _log.info("worker.started", health_port=health.port, group=settings.kafka.group_id)
+            on_started(health.port)
+            await self._until_stopped(backlog)
+            await self._shut_down()
+        if self._failure is not None:
+            raise self._failure
+        _log.info("worker.stopped")
+
+    def _clients(self) -> tuple[Producer, Consumer]:
+        settings = self._settings
+        try:
+            return Producer(settings.kafka.producer(settings.delivery.linger_ms)), Consumer(settings.kafka.consumer())
+        except KafkaException as error:
+            raise ConfigurationError(f"Kafka settings: {error.args[0].str()}") from error
+
+    async def _until_stopped(self, backlog: Backlog) -> None:
+        """Wait for the end, and turn gauges on the way."""
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._stop.wait()
+            self._last_turn = self._clock.monotonic()
+            self._metrics.in_flight.set(backlog.count)
+            self._metrics.guard_in_flight.set(self._protected.in_flight)
+            self._metrics.uncommitted.set(self._books.held())
+
+    async def _shut_down(self) -> None:
+        drain_s = self._settings.delivery.drain_s
+        self._consumer.hold("stopping")
+        if self._failure is None:
+            drained = await self._books.drain(self._books.owned(), drain_s)
+            _log.info("worker.drained" if drained else "worker.drain_timed_out")
+        if not await self._consumer.finish(drain_s + 10):
+            _log.error("worker.consumer_did_not_stop")
+        self._books.release(self._books.owned())
+
+    def _on_guard_change(self, up: bool) -> None:
+        self._metrics.guard_up.set(1 if up else 0)
+        if up:
+            self._consumer.unhold("guard")
+        else:
+            self._consumer.hold("guard")
+
+    def _fail(self, failure: BaseException) -> None:
+        if self._failure is None:
+            if isinstance(failure, KafkaException):
+                failure = ProGuardStreamError(f"Kafka: {failure.args[0].str()}")
+            self._failure = failure
+        self._stop.set()
+
+    def _live(self) -> Checks:
+        now, patience = self._clock.monotonic(), self._settings.health.stuck_after_s
+        return {
+            "polls": now - self._consumer.last_poll < patience + self._settings.delivery.drain_s,
+            "turns": now - self._last_turn < patience,
+        }
+
+    def _ready(self) -> Checks:
+        return {
+            "guard": self._availability.up,
+            "partitions": bool(self._books.owned()),
+            "running": not self._stop.is_set(),
+        }
