@@ -12,7 +12,7 @@ from typing import Any
 
 from schemas.events import EVENT_TYPE
 from schemas.jsonschemas import VERSION, Role
-from schemas.topics import TOPICS, Topic
+from schemas.topics import DEFAULT_TOPICS, TOPIC_CONTRACTS
 from schemas.verdicts import DEAD_LETTER_TYPE, OOD_TYPE, VERDICT_TYPE
 
 _BINDING_VERSION = "0.5.0"
@@ -21,9 +21,9 @@ _SCHEMA_FORMAT = "application/schema+json;version=draft-2020-12"
 
 @dataclass(frozen=True, slots=True)
 class _Flow:
-    """One topic of the worker with its only message."""
+    """One topic of the worker, by its field in `Topics`, with its only message."""
 
-    topic: Topic
+    topic: str
     channel: str
     message: str
     operation: str
@@ -36,7 +36,7 @@ class _Flow:
 
 _FLOWS = (
     _Flow(
-        Topic.CONTENT_EVENTS,
+        "content",
         "contentEvents",
         "contentEvent",
         "receiveContentEvent",
@@ -51,7 +51,7 @@ _FLOWS = (
         ),
     ),
     _Flow(
-        Topic.VERDICTS,
+        "verdicts",
         "verdicts",
         "verdict",
         "sendVerdict",
@@ -65,7 +65,7 @@ _FLOWS = (
         ),
     ),
     _Flow(
-        Topic.OOD,
+        "ood",
         "outOfDistribution",
         "oodEvent",
         "sendOodEvent",
@@ -76,7 +76,7 @@ _FLOWS = (
         about="A verdict whose risk fits no category of the policy, under the guard's name for it.",
     ),
     _Flow(
-        Topic.DEAD_LETTERS,
+        "dead_letters",
         "deadLetters",
         "deadLetter",
         "sendDeadLetter",
@@ -86,7 +86,7 @@ _FLOWS = (
         title="Dead letter",
         about=(
             "An event that could not be read (then it stands in for the verdict) or not be judged (then it comes with an "
-            "`indeterminate` one). Key, headers and value of the original record are kept byte for byte, in base64."
+            "`indeterminate` one). Key, headers and value of the original record are kept byte for byte, as base64url."
         ),
     ),
 )
@@ -130,10 +130,11 @@ def _server(protocol: str, description: str) -> dict[str, Any]:
 
 
 def _channel(flow: _Flow) -> dict[str, Any]:
-    contract = TOPICS[flow.topic]
+    contract = TOPIC_CONTRACTS[flow.topic]
+    address = getattr(DEFAULT_TOPICS, flow.topic)
     return {
-        "address": flow.topic.value,
-        "title": flow.topic.value,
+        "address": address,
+        "title": address,
         "summary": contract.summary,
         "messages": {flow.message: {"$ref": f"#/components/messages/{flow.message}"}},
         "bindings": {
@@ -149,7 +150,7 @@ def _operation(flow: _Flow) -> dict[str, Any]:
     return {
         "action": "receive" if flow.received else "send",
         "channel": {"$ref": f"#/channels/{flow.channel}"},
-        "summary": TOPICS[flow.topic].summary,
+        "summary": TOPIC_CONTRACTS[flow.topic].summary,
         "messages": [{"$ref": f"#/channels/{flow.channel}/messages/{flow.message}"}],
     }
 
@@ -159,7 +160,7 @@ def _message(flow: _Flow) -> dict[str, Any]:
     return {
         "name": flow.type,
         "title": flow.title,
-        "summary": TOPICS[flow.topic].summary,
+        "summary": TOPIC_CONTRACTS[flow.topic].summary,
         "description": flow.about,
         "contentType": "application/json",
         "headers": _headers(flow),
@@ -169,7 +170,7 @@ def _message(flow: _Flow) -> dict[str, Any]:
         },
         "bindings": {
             "kafka": {
-                "key": {"type": "string", "description": TOPICS[flow.topic].key},
+                "key": {"type": "string", "description": TOPIC_CONTRACTS[flow.topic].key},
                 "bindingVersion": _BINDING_VERSION,
             }
         },

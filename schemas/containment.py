@@ -15,14 +15,15 @@ Schema = dict[str, Any] | bool
 _Node = dict[str, Any]
 
 _ANNOTATIONS = frozenset(
-    "$schema $id $defs $comment $anchor title description default examples deprecated readOnly writeOnly".split()
+    {"$schema", "$id", "$defs", "$comment", "title", "description", "default", "examples", "deprecated"}
+    | {"readOnly", "writeOnly"}
 )
 _AT_LEAST = ("minLength", "minItems", "minProperties")
 _AT_MOST = ("maxLength", "maxItems", "maxProperties")
 _RANGE = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _KNOWN = frozenset(
-    ("type", "enum", "properties", "required", "additionalProperties", "items", "pattern", "format", "multipleOf")
-    + ("uniqueItems", *_AT_LEAST, *_AT_MOST, *_RANGE)
+    {"type", "enum", "properties", "required", "additionalProperties", "items", "pattern", "format", "multipleOf"}
+    | {"uniqueItems", *_AT_LEAST, *_AT_MOST, *_RANGE}
 )
 _SCOPED = frozenset({"properties", "additionalProperties"})
 """Keywords that mean something only together with the other one beside them."""
@@ -56,14 +57,20 @@ class _Comparison:
     def compare(self, writer: Schema, reader: Schema, path: str) -> list[Breaking]:
         """Every alternative of the writer must be accepted by one alternative of the reader."""
         readers = list(_alternatives(reader))
+        if not all(accepted.keys() - _ANNOTATIONS for accepted in readers):
+            return []  # one alternative accepts anything
         findings: list[Breaking] = []
         for allowed in _alternatives(writer):
             attempts = [self._one(allowed, accepted, path) for accepted in readers]
             if not attempts:
                 findings.append(Breaking(path, "nothing is accepted here"))
             elif all(attempts):
-                meant = [found for found, r in zip(attempts, readers, strict=True) if _type_fits(allowed, r)]
-                findings += min(meant, key=len, default=[Breaking(path, f"{_kind(allowed)} is not accepted")])
+                meant = [
+                    found for found, accepted in zip(attempts, readers, strict=True) if _type_fits(allowed, accepted)
+                ]
+                findings += (
+                    sorted(meant, key=len)[0] if meant else [Breaking(path, f"{_kind(allowed)} is not accepted")]
+                )
         return findings
 
     def _one(self, writer: _Node, reader: _Node, path: str) -> list[Breaking]:

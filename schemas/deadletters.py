@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from schemas.base import Contract, ShortText, Source
+from schemas.base import Contract, Instant, ShortText, Source
 
 
 class Reason(StrEnum):
@@ -82,4 +82,4 @@ class DeadLetter(Contract):
     key: bytes | None
     headers: list[Header]
     value: bytes | None
-    failed_at: AwareDatetime
+    failed_at: Instant

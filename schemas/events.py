@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from schemas.base import Contract, Identifier, Sha256
+from schemas.base import Contract, Identifier, Instant, Sha256
 
 EVENT_TYPE = "stream.proguard.content.submitted.v1"
 """CloudEvents type of a ContentEvent. The last part is the contract's version: an unknown one is dead-lettered, never guessed."""
@@ -58,7 +58,7 @@ class ContentEvent(Contract):
         Identifier | None, Field(description="Opaque id of the author; only used to count distinct authors.")
     ] = None
     locale: Annotated[str, StringConstraints(max_length=35)] | None = None
-    occurred_at: AwareDatetime
+    occurred_at: Instant
     attributes: Annotated[
         dict[str, str], Field(max_length=64, description="The platform's own notes. Copied nowhere.")
     ] = {}

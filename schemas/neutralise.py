@@ -22,13 +22,16 @@ _COLON = "꞉"
 """U+A789, for the colon of a role marker: no compatibility decomposition either."""
 
 _TAG = re.compile(
-    r"<(?=\s*/?\s*\|)"  # <|im_start|>, and the lone opener of one that is split over two fields
-    r"|<(?=\s*/?\s*(?:begin|end)\b)"  # <BEGIN …>, <END …>
-    r"|<(?=\s*/?\s*(?:think(?:ing)?|answer|tool_call|tool_response|s|inst|sys|image|vision|box|object_ref|quad)\b)"
-    r"|<(?=\s*<\s*/?\s*sys)",  # <<SYS>>
+    r"<(?=\s*(?:/\s*)?(?:"
+    r"\|"  # <|im_start|>, and the lone opener of one that is split over two fields
+    r"|(?:begin|end)\b"  # <BEGIN …>, <END …>
+    r"|(?:think(?:ing)?|answer|tool_call|tool_response|s|inst|sys|image|vision|box|object_ref|quad)\b"
+    r"))"
+    r"|<(?=\s*<\s*(?:/\s*)?sys)",  # <<SYS>>
 )
 _ROLE = re.compile(
-    r"(?:^|\n)[\s>*#_\"'`-]*(?:user|agent|assistant|system|human|request|response|category|tool)[\s*_\"'`]*(:)"
+    r"(?:^|\n)(?:[^\S\n]|[>*#_\"'`-])*"  # within one line: an attempt at every line break must not read all lines after it
+    r"(?:user|agent|assistant|system|human|request|response|category|tool)[\s*_\"'`]*(:)"
 )
 _LINE_BREAKS = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 _DECISIVE = re.compile("[<:\\u226e\\u2a74\\ufe13\\ufe55\\ufe64\\uff1a\\uff1c]")

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from schemas.events import ContentEvent, Modality
 from schemas.neutralise import neutralise
 from schemas.policy import Category, Policy, SubCategory
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 CONVERSATION_BEGIN = "<BEGIN CONVERSATION>"
 CONVERSATION_END = "<END CONVERSATION>"
@@ -47,27 +51,40 @@ _FORMAT_HEAD = (
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
-    """The messages of one event. `digest` is the SHA-256 over both, each with its length before it."""
+    """The messages of one event. `digest` is the SHA-256 over both, each with its length in bytes (8, big-endian) before it."""
 
     system: str
     user: str
     digest: str
 
 
+class SystemPrompt:
+    """A system message, rendered once for a policy and a modality and joined with many events."""
+
+    __slots__ = ("_hashed", "text")
+
+    def __init__(self, policy: Policy, modality: Modality) -> None:
+        self.text = render_system(policy, modality)
+        self._hashed = hashlib.sha256()
+        _hash_message(self._hashed, self.text)
+
+    def join(self, event: ContentEvent) -> RenderedPrompt:
+        """The prompt of `event`, whose modality must be this message's."""
+        user = render_user(event.user_text, event.agent_text)
+        hashed = self._hashed.copy()
+        _hash_message(hashed, user)
+        return RenderedPrompt(self.text, user, hashed.hexdigest())
+
+
 def render(policy: Policy, event: ContentEvent) -> RenderedPrompt:
-    """Both messages of `event` under `policy`. Pure; for many events of one policy, keep `render_system`'s result."""
-    return join(render_system(policy, event.modality), event)
+    """Both messages of `event` under `policy`. Pure; for many events of one policy, keep a `SystemPrompt`."""
+    return SystemPrompt(policy, event.modality).join(event)
 
 
-def join(system: str, event: ContentEvent) -> RenderedPrompt:
-    """The prompt of `event` after a system message already rendered for its policy and modality."""
-    user = render_user(event.user_text, event.agent_text)
-    digest = hashlib.sha256()
-    for message in (system, user):
-        encoded = message.encode()
-        digest.update(len(encoded).to_bytes(8, "big"))
-        digest.update(encoded)
-    return RenderedPrompt(system, user, digest.hexdigest())
+def _hash_message(hashed: Hash, message: str) -> None:
+    encoded = message.encode()
+    hashed.update(len(encoded).to_bytes(8, "big"))
+    hashed.update(encoded)
 
 
 def render_system(policy: Policy, modality: Modality) -> str:

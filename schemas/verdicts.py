@@ -9,9 +9,9 @@ import uuid
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, FiniteFloat, StringConstraints
 
-from schemas.base import Contract, Identifier, Sha256, Source
+from schemas.base import Contract, Identifier, Instant, Sha256, Source
 from schemas.deadletters import Reason
 from schemas.events import Kind, Modality
 
@@ -110,10 +110,10 @@ class Verdict(Contract):
     prompt_digest: Annotated[Sha256 | None, Field(description="SHA-256 of the rendered system and user messages.")]
     evidence: list[EvidenceRef]
     usage: Usage
-    timings: Annotated[dict[str, float], Field(description="Milliseconds by stage.")]
+    timings: Annotated[dict[str, FiniteFloat], Field(description="Milliseconds by stage.")]
     degraded: Annotated[list[str], Field(description="What was not as it should be, e.g. `tolerant_reading`.")]
     source: Source
-    issued_at: AwareDatetime
+    issued_at: Instant
 
 
 class OodEvent(Contract):
@@ -131,5 +131,5 @@ class OodEvent(Contract):
     policy: PolicyRef
     model: ModelRef
     source: Source
-    occurred_at: AwareDatetime
-    issued_at: AwareDatetime
+    occurred_at: Instant
+    issued_at: Instant

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    CliSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    YamlConfigSettingsSource,
 )
 
 from schemas.topics import DEFAULT_TOPICS, Topics
 from stream.errors import ConfigurationError
 from stream.evidence.settings import EvidenceSettings
 from stream.guard.settings import GuardSettings
+from stream.settings_sources import flag, nearest, read_config, unknown_names, unknown_variables, variable
 from stream.telemetry.logs import LogFormat, LogLevel
 
 CONFIG_VARIABLE = "PROGUARD_CONFIG"
@@ -221,30 +223,70 @@ class WorkerSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        sources = [init_settings, env_settings]
+        return (init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=cls._file()))
+
+    @classmethod
+    def _file(cls) -> dict[str, Any]:
         path = os.environ.get(CONFIG_VARIABLE)
-        if path:
-            if not Path(path).is_file():
-                raise ConfigurationError(f"{CONFIG_VARIABLE} names {path}, which is not a file")
-            sources.append(YamlConfigSettingsSource(settings_cls, yaml_file=path))
-        return tuple(sources)
+        return read_config(Path(path)) if path else {}
 
 
-def load_settings(**overrides: object) -> WorkerSettings:
-    """The settings in force. Raises `ConfigurationError` that names every setting that is wrong, as its variable."""
+def load_settings(
+    *, flags: CliSettingsSource[Any] | None = None, config: Path | None = None, **overrides: object
+) -> WorkerSettings:
+    """The settings in force: `flags` and `overrides` over the environment over the file over the defaults.
+
+    `config` takes the place of the file that `PROGUARD_CONFIG` names. Raises `ConfigurationError` with one line for every
+    setting that is wrong and every name that is none.
+    """
+    path = config or (Path(named) if (named := os.environ.get(CONFIG_VARIABLE)) else None)
+    document = read_config(path) if path else {}
+
+    class Loaded(WorkerSettings):
+        @classmethod
+        def _file(cls) -> dict[str, Any]:
+            return document
+
+    unknown = list(unknown_names(document, WorkerSettings))
+    lines = [_unknown_name(name) for name in unknown]
+    lines += [_unknown_variable(name, near) for name, near in unknown_variables(os.environ, WorkerSettings)]
     try:
-        return WorkerSettings(**overrides)  # type: ignore[arg-type]
+        settings = Loaded(_cli_settings_source=flags, **overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise ConfigurationError(explain(error)) from None
+        lines += _faults(error, frozenset(unknown))
     except SettingsError as error:
-        raise ConfigurationError(f"{error}: {error.__cause__}" if error.__cause__ else str(error)) from None
+        lines.append(f"{error}: {error.__cause__}" if error.__cause__ else str(error))
+    if lines:
+        raise ConfigurationError("\n".join(lines)) from None
+    return settings
 
 
-def explain(error: ValidationError) -> str:
-    """One line a wrong setting, under the name that an operator would set."""
+def _faults(error: ValidationError, told: frozenset[tuple[str, ...]]) -> list[str]:
+    """One line a wrong setting, with every name under which an operator would set it."""
     lines = []
-    for fault in error.errors(include_url=False):
-        path = [str(part) for part in fault["loc"]]
-        variable = "PROGUARD_" + "__".join(path).upper() if path else "settings"
-        lines.append(f"{variable}: {fault['msg']}")
-    return "\n".join(lines)
+    for fault in error.errors(include_url=False, include_input=False):
+        path = tuple(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            if path not in told:
+                lines.append(_unknown_name(path))
+        elif path:
+            lines.append(f"{'.'.join(path)}: {message} ({_names(path)})")
+        else:
+            lines.append(message)
+    return lines
+
+
+def _names(path: tuple[str, ...]) -> str:
+    # Inside a mapping (a store, a librdkafka property) the names are the operator's own: only the mapping has a flag.
+    setting = path[:2] if path[:2] in {("evidence", "stores"), ("kafka", "properties")} else path
+    return f"flag {flag(setting)}, variable {variable(setting)}"
+
+
+def _unknown_name(path: tuple[str, ...]) -> str:
+    near = nearest(path, WorkerSettings)
+    return f"{'.'.join(path)}: there is no such setting" + (f"; did you mean {near}?" if near else "")
+
+
+def _unknown_variable(name: str, near: str | None) -> str:
+    return f"{name}: there is no such setting" + (f"; did you mean {near}?" if near else "")

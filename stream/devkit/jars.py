@@ -77,7 +77,8 @@ def _download(final: Path, announce: Announce, cancelled: threading.Event | None
         jars = scratch / "jars"
         command: list[str | Path] = [maven, "--batch-mode", "--strict-checksums", "-f", scratch / "pom.xml"]
         goal = ["dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
-        with ChildProcess([*command, *goal], name="mvn", log=scratch / "mvn.log") as child:
+        log = scratch / "mvn.log"
+        with ChildProcess([*command, *goal], name="mvn", log=log, discard_if_orphaned=[scratch]) as child:
             status = _follow(child, announce, cancelled)
         if status != 0:
             raise DevkitError(f"Maven could not resolve Kafka's jars (status {status}):\n{child.log_tail()}")

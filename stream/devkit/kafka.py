@@ -27,6 +27,9 @@ STOP_SECONDS = 10.0
 JAVA_OPTIONS = (
     "-Xmx512m",
     "-XX:+UseSerialGC",
+    # The quick compiler only. This broker lives for minutes, and the optimising one takes more CPU away from what is being
+    # developed or measured than it gives back: 6.5 s against 4 s to start, 8.3 s against 3 s for the first 90,000 records.
+    "-XX:TieredStopAtLevel=1",
     "-XX:-UsePerfData",  # otherwise every JVM leaves a file in /tmp when it is killed
 )
 
@@ -176,9 +179,8 @@ class KafkaBroker:
     def _format(self, command: Sequence[str], cancelled: threading.Event | None) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}"]
-        quick = [command[0], "-XX:TieredStopAtLevel=1", *command[1:]]  # it lives for a second: no time to optimise
         configuration = f"--config={self.folder / 'server.properties'}"
-        with self._process("Kafka's StorageTool", [*quick, *tool, configuration]) as child:
+        with self._process("Kafka's StorageTool", [*command, *tool, configuration]) as child:
             status = child.wait(FORMAT_SECONDS, cancelled=cancelled)
         if status != 0:
             raise DevkitError(f"Kafka's data folder could not be formatted (status {status}):\n{child.log_tail()}")

@@ -253,8 +253,21 @@ class ChildProcess:
     def _collect(self) -> None:
         if self._guardian is None:
             return
-        self._returncode = self._read().get("exit", -signal.SIGKILL)
+        answer = self._read()
+        self._returncode = answer.get("exit", -signal.SIGKILL)
+        if "exit" not in answer:
+            self._end_without_guardian()
         self._close()
+
+    def _end_without_guardian(self) -> None:
+        """Somebody killed the guardian. The child went with it (PDEATHSIG); this is for the rest of its process group."""
+        if self._pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, signal.SIGKILL)
+        for folder, pattern in self._specification["discard"]:
+            for left in Path(folder).glob(pattern):
+                left.unlink(missing_ok=True)
 
     def _close(self) -> None:
         if self._guardian is None:

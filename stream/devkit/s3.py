@@ -69,7 +69,9 @@ class S3Server:
         return f"s3://{bucket}/{name}"
 
     def _send(self, method: str, path: str, data: bytes | None = None) -> bytes:
-        request = urllib.request.Request(self.endpoint + path, data=data, method=method)  # noqa: S310 - loopback http
+        # Without a type, urllib says that the bytes are a form, and moto tries to read them as one.
+        headers = {"Content-Type": "application/octet-stream"}
+        request = urllib.request.Request(self.endpoint + path, data, headers, method=method)  # noqa: S310 - loopback
         with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:  # noqa: S310
             body: bytes = answer.read()
             return body

@@ -212,7 +212,6 @@ class TritonServer:
             "PATH": f"{self.environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "LD_LIBRARY_PATH": str(found.libraries),
             "TMPDIR": str(self.folder / "tmp"),
-            "PYTHONDONTWRITEBYTECODE": "1",  # the model repository is the user's: no __pycache__ in it
         }
 
     def _command(self, found: Installation) -> list[str | Path]:

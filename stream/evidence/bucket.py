@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import obstore
 from obstore import exceptions
-from obstore.store import AzureStore, ClientConfig, GCSStore, RetryConfig, S3Store
+from obstore.store import AzureStore, GCSStore, S3Store
 
 from stream.evidence.settings import StoreKind, StoreSettings
 from stream.evidence.store import (
@@ -17,6 +17,9 @@ from stream.evidence.store import (
     ObjectTooLargeError,
     StoreUnavailableError,
 )
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
 
 _CHUNK = 256 * 1024
 

@@ -87,7 +87,7 @@ def canonicalise(data: bytes, limits: PixelLimits) -> CanonicalImage:
       hold photographs, become JPEG without chroma subsampling.
 
     The same input gives the same bytes, for one version of Pillow and its codecs. Pure and thread-safe; it blocks for
-    milliseconds to about a second, mostly without the interpreter's lock, and takes about nine bytes of memory a pixel.
+    milliseconds (seconds for 24 megapixels), mostly without the interpreter's lock, and takes up to sixteen bytes a pixel.
 
     Raises EventError with IMAGE_TOO_LARGE (pixels, texts that unpack beyond Pillow's limits, parts or scans without end) or
     IMAGE_INVALID (anything else that is wrong with the file). Details hold nothing of the file.
@@ -144,8 +144,11 @@ def _decoded(container: Container, limits: PixelLimits) -> Image.Image:
         image.load()
         exif = container.exif or image.info.get("exif", b"")
         picture = _as_rgb(image, container)
-    if picture.size != target:
-        picture = picture.resize(target, Image.Resampling.LANCZOS, reducing_gap=3.0)
+        # Each copy of a large picture counts, so none is made where the next step makes one anyway.
+        if picture.size != target:
+            picture = picture.resize(target, Image.Resampling.LANCZOS, reducing_gap=3.0)
+        elif picture is image:
+            picture = image.copy()
     turn = _TRANSPOSITIONS.get(orientation(exif))
     if turn is not None:
         picture = picture.transpose(turn)
@@ -155,7 +158,7 @@ def _decoded(container: Container, limits: PixelLimits) -> Image.Image:
 
 
 def _as_rgb(image: ImageFile.ImageFile, container: Container) -> Image.Image:
-    """The picture as 8-bit RGB, transparency laid on white."""
+    """The picture as 8-bit RGB, transparency laid on white; `image` itself where it is that already."""
     if container.format is Format.PNG and container.data[_PNG_BIT_DEPTH] == 16 and "transparency" in image.info:
         # The transparent colour has 16 bits, the decoded pixels 8: what people see could not be told.
         raise EventError(Reason.IMAGE_INVALID, "16-bit images with a transparent colour are not accepted")
@@ -163,11 +166,11 @@ def _as_rgb(image: ImageFile.ImageFile, container: Container) -> Image.Image:
         # Pillow's own conversion cuts off at 255 instead of scaling: every picture would be white.
         return image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
         paper = Image.new("RGB", layer.size, "white")
         paper.paste(layer, mask=layer)
         return paper
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _encoded(picture: Image.Image, source: Format) -> tuple[bytes, Literal["image/png", "image/jpeg"]]:

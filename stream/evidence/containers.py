@@ -139,7 +139,8 @@ def _gif(data: bytes) -> Container:
     position = 13 + _gif_palette_length(flags)
     frames = 0
     parts = 0
-    while (kind := data[position]) != 0x3B:
+    # Some writers leave the trailer out; the pixels are whole by then.
+    while not (frames and position == len(data)) and (kind := data[position]) != 0x3B:
         if kind == 0x2C:
             frames += 1
             if frames > 1:

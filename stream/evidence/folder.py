@@ -34,13 +34,16 @@ class FolderStore:
     def _read(self, key: str, max_bytes: int) -> bytes:
         try:
             descriptor = self._open(key)
-            with os.fdopen(descriptor, "rb") as file:
+            try:
                 found = os.fstat(descriptor)
                 if not stat.S_ISREG(found.st_mode):
                     raise ObjectForbiddenError("not a regular file")
                 if found.st_size > max_bytes:
                     raise ObjectTooLargeError(f"{found.st_size} bytes")
-                data = file.read(max_bytes + 1)
+                with os.fdopen(descriptor, "rb", closefd=False) as file:
+                    data = file.read(max_bytes + 1)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             if error.errno in _MISSING:
                 raise ObjectMissingError("no such file, or not readable") from None

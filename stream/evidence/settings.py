@@ -84,8 +84,8 @@ class StoreSettings(BaseModel):
 class EvidenceSettings(BaseModel):
     """Where images may come from, and how much one event may cost.
 
-    Memory: at most `max_concurrent_fetches x max_bytes` of fetched bytes, and while decoding about nine bytes a pixel, so
-    `max_concurrent_decodes x max_pixels x 9` bytes.
+    Memory: at most `max_concurrent_fetches x max_bytes` bytes are held as fetched. Decoding takes up to sixteen bytes a
+    pixel (WebP; others six to ten), so `max_concurrent_decodes x max_pixels x 16` at worst.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import grpc
@@ -14,9 +16,9 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from schemas import tensors
-from schemas.events import Modality
+from schemas.events import ContentEvent
 from schemas.policy import Policy
-from schemas.prompt import RenderedPrompt, join, render_system
+from schemas.prompt import RenderedPrompt, render
 from stream.guard.backend import Completion
 from stream.guard.errors import GuardError, GuardRefusedError, GuardTimeoutError, GuardUnavailableError
 from stream.guard.settings import GuardSettings
@@ -33,7 +35,9 @@ class TritonGuard:
 
     def __init__(self, settings: GuardSettings, probe_policy: Policy) -> None:
         self._settings = settings
-        self._max_tokens = np.array([settings.max_tokens], dtype=np.int32)
+        self._max_tokens = _int_input(tensors.MAX_TOKENS, settings.max_tokens)
+        # A system message is long and there are few: its tensor is serialised once. Bounded, so old policies go.
+        self._system_input = lru_cache(maxsize=256)(lambda text: _bytes_input(tensors.SYSTEM, [text.encode()]))
         self._probe = _probe_prompt(probe_policy)
         tls = settings.tls
         self._client = InferenceServerClient(
@@ -54,9 +58,9 @@ class TritonGuard:
         self, prompt: RenderedPrompt, images: Sequence[bytes], *, timeout: float, traceparent: str | None = None
     ) -> Completion:
         inputs = [
-            _bytes_input(tensors.SYSTEM, [prompt.system.encode()]),
+            self._system_input(prompt.system),
             _bytes_input(tensors.USER, [prompt.user.encode()]),
-            _int_input(tensors.MAX_TOKENS, self._max_tokens),
+            self._max_tokens,
         ]
         if images:
             inputs.append(_bytes_input(tensors.IMAGES, images))
@@ -112,12 +116,8 @@ class TritonGuard:
 
 
 def _probe_prompt(policy: Policy) -> RenderedPrompt:
-    from datetime import UTC, datetime
-
-    from schemas.events import ContentEvent
-
     event = ContentEvent(id="probe", user_text="Good morning.", occurred_at=datetime(2026, 1, 1, tzinfo=UTC))
-    return join(render_system(policy, Modality.TEXT), event)
+    return render(policy, event)
 
 
 def _bytes_input(name: str, values: Sequence[bytes]) -> InferInput:
@@ -128,9 +128,9 @@ def _bytes_input(name: str, values: Sequence[bytes]) -> InferInput:
     return tensor
 
 
-def _int_input(name: str, values: np.ndarray[Any, np.dtype[np.int32]]) -> InferInput:
-    tensor = InferInput(name, [len(values)], "INT32")
-    tensor.set_data_from_numpy(values)
+def _int_input(name: str, value: int) -> InferInput:
+    tensor = InferInput(name, [1], "INT32")
+    tensor.set_data_from_numpy(np.array([value], dtype=np.int32))
     return tensor
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from schemas.events import Modality
 from schemas.policy import Category, Policy, SubCategory, default_policy
-from schemas.prompt import render_system
+from schemas.prompt import SystemPrompt
 from schemas.verdicts import PolicyRef
 from stream.errors import ConfigurationError
 
@@ -26,7 +26,7 @@ class LivePolicy:
     policy: Policy
     ref: PolicyRef
     index: Mapping[str, tuple[Category, SubCategory | None]]
-    systems: Mapping[Modality, str]
+    systems: Mapping[Modality, SystemPrompt]
 
     @classmethod
     def of(cls, policy: Policy) -> LivePolicy:
@@ -34,7 +34,7 @@ class LivePolicy:
             policy=policy,
             ref=PolicyRef(name=policy.name, version=policy.version, digest=policy.digest),
             index=MappingProxyType(policy.index),
-            systems=MappingProxyType({modality: render_system(policy, modality) for modality in Modality}),
+            systems=MappingProxyType({modality: SystemPrompt(policy, modality) for modality in Modality}),
         )
 
 

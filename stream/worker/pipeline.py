@@ -12,7 +12,6 @@ import structlog
 from schemas import answer as answers
 from schemas.deadletters import Reason
 from schemas.events import ContentEvent, ImageRef
-from schemas.prompt import join
 from schemas.verdicts import EvidenceRef, Label
 from stream.clock import Clock, Deadline
 from stream.errors import EventError
@@ -108,7 +107,7 @@ class Pipeline:
         images: list[bytes] = []
         if event.images:
             images = await self._resolve(event, progress, deadline)
-        prompt = join(live.systems[event.modality], event)
+        prompt = live.systems[event.modality].join(event)
         progress.prompt_digest = prompt.digest
         began = self._lap(progress, "prepare", progress.began)
         completion = await self._guard.complete(prompt, images, deadline, progress.traceparent)

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from stream.demo.scene import guard_answers
 from stream.devkit.kafka import KafkaBroker
 from stream.devkit.mock_kafka import Kafka
 from stream.devkit.s3 import S3Server
-from stream.devkit.triton import triton_environment
+from stream.devkit.triton import TritonServer, triton_environment
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 CREATE_SECONDS = 20.0
@@ -52,3 +53,21 @@ def fresh_topics(broker: Kafka, *names: str, partitions: int = 4) -> dict[str, s
     for created in admin.create_topics(requested, operation_timeout=CREATE_SECONDS).values():
         created.result(CREATE_SECONDS)
     return topics
+
+
+@pytest.fixture(scope="session")
+def scripted_guard(triton_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """One real Triton with the guard that does what the content says (tests/guards). Tests never stop it."""
+    with scripted_triton(triton_env, tmp_path_factory.mktemp("triton")) as server:
+        yield server
+
+
+def scripted_triton(environment: Path, folder: Path) -> TritonServer:
+    """A Triton of its own, not started, for tests that stop it."""
+    return TritonServer(
+        REPOSITORY_ROOT / "tests" / "guards",
+        environment,
+        folder,
+        models=["scripted_guard"],
+        ready=lambda url: guard_answers(url, "scripted_guard"),
+    )

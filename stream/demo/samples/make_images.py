@@ -177,7 +177,8 @@ def _draw_meme(meme: Meme) -> Image.Image:
     image = meme.scene()
     draw = ImageDraw.Draw(image)
     for text, y in ((meme.top, 34), (meme.bottom, SIZE[1] - 34)):
-        draw.text((SIZE[0] // 2, y), text, WHITE, _font(36), anchor="mm", stroke_width=3, stroke_fill=(0, 0, 0))
+        spaced = text.replace(" ", "  ")  # the outlines close an ordinary gap
+        draw.text((SIZE[0] // 2, y), spaced, WHITE, _font(32), anchor="mm", stroke_width=3, stroke_fill=(0, 0, 0))
     return image
 
 

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
+import numpy as np
+import psutil  # type: ignore[import-untyped]
 import tritonclient.grpc as triton
 
 from stream.devkit.triton import SHARED_MEMORY
@@ -51,8 +52,6 @@ def write_echo_model(repository: Path, source: str = _MODEL) -> Path:
 
 def ask_echo(url: str, text: str = "ping") -> str:
     """One inference with a deadline of a second."""
-    import numpy as np
-
     with triton.InferenceServerClient(url) as client:
         tensor = triton.InferInput("TEXT", [1], "BYTES")
         tensor.set_data_from_numpy(np.array([text.encode()], dtype=np.object_))
@@ -64,15 +63,32 @@ def echo_answers(url: str) -> bool:
     return ask_echo(url) == "ping"
 
 
-def processes_about(marker: object) -> list[psutil.Process]:
-    """Living processes, other than this one, whose command line or environment mentions `marker`."""
-    found = []
+def alive(pid: int) -> bool:
+    """Whether the process exists and is more than a zombie."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def stopped(pid: int) -> bool:
+    """Whether SIGSTOP holds the process."""
+    return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+
+
+def kill_guardian_of(pid: int) -> None:
+    psutil.Process(psutil.Process(pid).ppid()).kill()
+
+
+def processes_about(marker: object) -> list[str]:
+    """Living processes, other than this one, whose command line or environment mentions `marker`; as text for a message."""
+    found: list[str] = []
     for process in psutil.process_iter():
         try:
             if process.pid == psutil.Process().pid or process.status() == psutil.STATUS_ZOMBIE:
                 continue
             if any(str(marker) in word for word in (*process.cmdline(), *process.environ().values())):
-                found.append(process)
+                found.append(f"{process.pid}: {process.cmdline()}")
         except psutil.Error:
             continue
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import uuid
 from pathlib import Path
@@ -12,7 +11,7 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from stream.devkit.kafka import MAX_MESSAGE_BYTES, KafkaBroker
 from stream.devkit.mock_kafka import Kafka
-from stream.devkit.process import ChildDiedError
+from stream.errors import DevkitError
 from tests.stream.devkit.parts import processes_about
 from tests.support.services import fresh_topics
 
@@ -23,11 +22,11 @@ def write(broker: Kafka, topic: str, *values: bytes) -> None:
     producer = Producer(
         {"bootstrap.servers": broker.bootstrap, "enable.idempotence": True, "message.max.bytes": MAX_MESSAGE_BYTES}
     )
-    refused: list[object] = []
+    answers: list[object] = []
     for value in values:
-        producer.produce(topic, value, partition=0, on_delivery=lambda error, _: error and refused.append(error))
+        producer.produce(topic, value, partition=0, on_delivery=lambda error, _: answers.append(error))
     assert producer.flush(DEADLINE) == 0
-    assert not refused
+    assert answers == [None] * len(values)
 
 
 def read(broker: Kafka, topic: str, count: int, **settings: str | int) -> list[bytes]:
@@ -70,16 +69,14 @@ def test_what_was_written_survives_kill_and_restart_and_stop_leaves_nothing_runn
         address, pid = broker.bootstrap, broker.pid
         broker.kill()
         assert not listens(broker.port)
-        broker.start()
+        broker.restart()
         assert broker.bootstrap == address
         assert broker.pid != pid
         write(broker, topic, b"after the crash")
-        broker.restart()
         assert read(broker, topic, 2) == [b"before the crash", b"after the crash"]
     assert not listens(broker.port)
     assert not processes_about(tmp_path)
     assert "Kafka Server started" in (tmp_path / "kafka.log").read_text(encoding="utf-8")
-    assert not list((tmp_path / "tmp").iterdir()) or processes_about(tmp_path) == []
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
@@ -91,17 +88,20 @@ def test_both_kinds_of_groups_get_their_records(kafka_broker: KafkaBroker, proto
 
 def test_a_dead_letter_of_sixteen_mebibytes_fits(kafka_broker: KafkaBroker) -> None:
     topic = fresh_topics(kafka_broker, "large")["large"]
-    large = bytes(16 * 1024 * 1024) * 4 // 3 if False else bytes(16 * 1024 * 1024 * 4 // 3)
+    large = bytes(16 * 1024 * 1024 * 4 // 3)
     write(kafka_broker, topic, large)
     assert read(kafka_broker, topic, 1) == [large]
 
 
 def test_a_topic_that_nobody_created_does_not_come_to_be(kafka_broker: KafkaBroker) -> None:
+    absent = f"absent.{uuid.uuid4().hex}"
     producer = Producer({"bootstrap.servers": kafka_broker.bootstrap, "message.timeout.ms": 1500, "log_level": 0})
-    refused: list[str] = []
-    producer.produce(f"absent.{uuid.uuid4().hex}", b"x", on_delivery=lambda error, _: refused.append(error.name()))
-    producer.flush(DEADLINE)
-    assert refused == ["_UNKNOWN_TOPIC"] or refused == ["_MSG_TIMED_OUT"] or refused == ["UNKNOWN_TOPIC_OR_PART"]
+    answers: list[object] = []
+    producer.produce(absent, b"x", on_delivery=lambda error, _: answers.append(error))
+    assert producer.flush(DEADLINE) == 0
+    assert len(answers) == 1
+    assert answers[0] is not None
+    assert absent not in producer.list_topics(timeout=DEADLINE).topics
 
 
 def test_fresh_topics_are_different_each_time(kafka_broker: KafkaBroker) -> None:
@@ -111,7 +111,6 @@ def test_fresh_topics_are_different_each_time(kafka_broker: KafkaBroker) -> None
 
 
 def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
-    with pytest.raises(ChildDiedError, match=re.compile("no.such.number|Invalid value", re.IGNORECASE)) as caught:
+    with pytest.raises(DevkitError, match=r"Invalid value no\.such\.number"):
         KafkaBroker(tmp_path, settings={"num.network.threads": "no.such.number"}).start()
-    assert caught.value.log_tail
     assert not processes_about(tmp_path)

@@ -10,12 +10,11 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from stream.devkit.process import ChildDiedError, ChildProcess, StartCancelledError, free_port, free_ports
 from stream.errors import DevkitError
-from tests.stream.devkit.parts import Script, eventually, processes_about
+from tests.stream.devkit.parts import Script, alive, eventually, kill_guardian_of, processes_about, stopped
 
 FOREVER = "import threading; threading.Event().wait()"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); " + FOREVER
@@ -60,7 +59,7 @@ def test_a_parent_that_is_ended_leaves_no_child_no_shared_memory_and_no_folder(
         (tmp_path / left).write_text("x", encoding="utf-8")
     parent = Script(PARENT, tmp_path, WITH_GRANDCHILD)
     pid = int(parent.line())
-    assert psutil.pid_exists(pid)
+    assert alive(pid)
     parent.signal(number)
     parent.end()
     assert eventually(lambda: not processes_about(tmp_path)), processes_about(tmp_path)
@@ -73,20 +72,16 @@ def test_a_child_started_in_a_thread_outlives_that_thread(tmp_path: Path) -> Non
     starter = threading.Thread(target=child.start)
     starter.start()
     starter.join()
-    process = psutil.Process(child.pid)
     child.pause()
-    assert eventually(lambda: process.status() == psutil.STATUS_STOPPED)
+    assert eventually(lambda: stopped(child.pid))
     child.stop()
 
 
 def test_a_killed_guardian_takes_its_child_with_it(tmp_path: Path) -> None:
     child = python(FOREVER, tmp_path)
     child.start()
-    process = psutil.Process(child.pid)
-    guardian = process.parent()
-    assert guardian is not None
-    guardian.kill()
-    assert eventually(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    kill_guardian_of(child.pid)
+    assert eventually(lambda: not alive(child.pid))
     assert not child.running
     assert child.returncode == -signal.SIGKILL
 
@@ -153,11 +148,10 @@ def test_stopping_twice_or_never_having_started_is_no_error(tmp_path: Path) -> N
 
 def test_a_paused_child_can_be_resumed_and_stopped(tmp_path: Path) -> None:
     with python(FOREVER, tmp_path) as child:
-        process = psutil.Process(child.pid)
         child.pause()
-        assert eventually(lambda: process.status() == psutil.STATUS_STOPPED)
+        assert eventually(lambda: stopped(child.pid))
         child.resume()
-        assert eventually(lambda: process.status() != psutil.STATUS_STOPPED)
+        assert eventually(lambda: not stopped(child.pid))
         child.pause()
         child.stop()
     assert child.returncode == -signal.SIGTERM

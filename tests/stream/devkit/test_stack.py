@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.devkit.process import StartCancelledError
+from stream.devkit.process import ChildDiedError, StartCancelledError
 from stream.devkit.signals import held, terminate_as_exit
 from stream.devkit.stack import DevStack, start_together
 from stream.errors import DevkitError
@@ -38,19 +38,15 @@ folder, models, environment, when = Path(sys.argv[1]), Path(sys.argv[2]), Path(s
 
 def never(url):
     if echo_answers(url):
-        print("half-way", flush=True)
+        print("half-way", stack.triton.shm_prefix, flush=True)
     return False
 
 ready = echo_answers if when == "started" else never
-with DevStack(folder, repository=models, environment=environment, models=[ECHO], ready=ready) as stack:
-    print("started", flush=True)
+stack = DevStack(folder, repository=models, environment=environment, models=[ECHO], ready=ready)
+with stack:
+    print("started", stack.triton.shm_prefix, flush=True)
     threading.Event().wait()
 """
-
-
-def stack(folder: Path | None, tmp_path: Path, environment: Path, *, keep: bool = False) -> DevStack:
-    models = write_echo_model(tmp_path / "models")
-    return DevStack(folder, repository=models, environment=environment, models=[ECHO], ready=echo_answers, keep=keep)
 
 
 def nothing_left_of(folder: Path) -> bool:
@@ -59,7 +55,8 @@ def nothing_left_of(folder: Path) -> bool:
 
 def test_everything_answers_inside_and_nothing_is_left_outside(tmp_path: Path, triton_env: Path) -> None:
     order: list[str] = []
-    with stack(None, tmp_path, triton_env) as everything:
+    models = write_echo_model(tmp_path / "models")
+    with DevStack(None, repository=models, environment=triton_env, models=[ECHO], ready=echo_answers) as everything:
         folder, prefix, port = everything.folder, everything.triton.shm_prefix, everything.triton.grpc_port
         topic = fresh_topics(everything.kafka, "events")["events"]
         write(everything.kafka, topic, everything.store.put("a.txt", b"a").encode())
@@ -85,23 +82,30 @@ def test_everything_answers_inside_and_nothing_is_left_outside(tmp_path: Path, t
 def test_a_signal_in_the_middle_of_the_start_or_later_leaves_nothing(
     tmp_path: Path, triton_env: Path, when: str, number: signal.Signals, status: int
 ) -> None:
-    before = set(shared_memory("proguard_"))
     folder = tmp_path / "stack"
     program = Script(STACK, folder, write_echo_model(tmp_path / "models"), triton_env, when)
-    assert program.line() == when
+    reached, prefix = program.line().split()
+    assert reached == when
     assert processes_about(folder)
+    assert shared_memory(prefix)
     program.signal(number)
     assert program.end()[0] == status
     assert eventually(lambda: nothing_left_of(folder)), processes_about(folder)
-    assert set(shared_memory("proguard_")) <= before
+    assert not shared_memory(prefix)
 
 
-def test_an_error_inside_the_block_leaves_nothing_but_what_is_to_be_kept(tmp_path: Path, triton_env: Path) -> None:
-    folder = tmp_path / "kept"
-    with pytest.raises(ZeroDivisionError), stack(folder, tmp_path, triton_env, keep=True):
-        _ = 1 / 0
+@pytest.mark.parametrize("keep", [False, True])
+def test_one_server_that_dies_ends_the_start_of_the_other_and_only_logs_may_be_kept(
+    tmp_path: Path, triton_env: Path, keep: bool
+) -> None:
+    models = write_echo_model(tmp_path / "models", "raise RuntimeError('the weights have no manifest')")
+    folder = tmp_path / "stack"
+    broken = DevStack(folder, repository=models, environment=triton_env, models=[ECHO], ready=echo_answers, keep=keep)
+    with pytest.raises(ChildDiedError, match="the weights have no manifest"):
+        broken.start()
     assert not processes_about(folder)
-    assert (folder / "kafka" / "kafka.log").exists()
+    assert (folder / "triton" / "triton.log").exists() == keep
+    assert folder.exists() == keep
 
 
 def test_a_folder_that_holds_something_is_refused_because_it_would_be_removed(tmp_path: Path) -> None:
@@ -155,7 +159,6 @@ def test_a_second_interrupt_waits_until_the_release_is_done() -> None:
 
 def test_sigterm_unwinds_the_stack_inside_and_is_itself_again_outside() -> None:
     with pytest.raises(SystemExit) as left, terminate_as_exit():
-        os.kill(os.getpid(), signal.SIGTERM)
-        signal.sigtimedwait([], 5)
+        signal.raise_signal(signal.SIGTERM)
     assert left.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

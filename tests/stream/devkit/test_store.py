@@ -11,7 +11,6 @@ from obstore.store import S3Store
 from stream.devkit.s3 import S3Server
 from stream.devkit.store import LocalStore
 from stream.errors import DevkitError
-from tests.stream.devkit.parts import processes_about
 
 
 def test_an_object_lies_under_the_root_and_its_uri_does_not_tell_where(tmp_path: Path) -> None:
@@ -44,10 +43,3 @@ def test_a_real_s3_client_reads_what_was_put(s3_server: S3Server) -> None:
         client_options={"allow_http": True},
     )
     assert bytes(obstore.get(store, "cats/ä cat.png").bytes()) == b"\x89PNG"
-
-
-def test_a_stopped_s3_server_leaves_no_process(tmp_path: Path) -> None:
-    with S3Server(tmp_path) as server:
-        marker = f"-p{server.port}"
-        assert processes_about(server.port), marker
-    assert not processes_about(server.port)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from tritonclient.utils import InferenceServerException
 
@@ -17,6 +16,7 @@ from tests.stream.devkit.parts import (
     ask_echo,
     echo_answers,
     eventually,
+    kill_guardian_of,
     processes_about,
     shared_memory,
     write_echo_model,
@@ -53,20 +53,15 @@ def test_it_answers_bytes_again_after_pause_kill_and_restart_and_leaves_nothing(
         assert ask_echo(server.grpc_url) == "ping"
     assert not shared_memory(server.shm_prefix)
     assert not processes_about(tmp_path)
-    assert not list((tmp_path / "models").rglob("__pycache__"))
 
 
-def test_the_python_process_of_a_model_ends_with_a_server_whose_guardian_was_killed(
-    tmp_path: Path, triton_env: Path
-) -> None:
+def test_stop_cleans_up_even_after_a_server_whose_guardian_was_killed(tmp_path: Path, triton_env: Path) -> None:
     server = echo_server(tmp_path, triton_env)
     server.start()
-    guardian = psutil.Process(server.pid).parent()
-    assert guardian is not None
-    guardian.kill()
+    kill_guardian_of(server.pid)
+    server.stop()
     assert eventually(lambda: not processes_about(tmp_path))
-    for region in shared_memory(server.shm_prefix):
-        region.unlink()  # the one thing that nobody is left to do
+    assert not shared_memory(server.shm_prefix)
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_start_at_once_with_its_reason(tmp_path: Path, triton_env: Path) -> None:

@@ -92,7 +92,7 @@ HOSTILE_URIS: dict[str, str] = {
     "bucket_cyrillic": "s3://phоtos/cat.png",
     "bucket_punycode": "s3://xn--phtos-jua/cat.png",
     "bucket_full_width": "s3://ｐｈｏｔｏｓ/cat.png",
-    "bucket_dotless_i": "s3://photоs/cat.png",
+    "bucket_cyrillic_second_o": "s3://photоs/cat.png",
     "bucket_long_s": "s3://photoſ/cat.png",
     "bucket_with_a_zero_width_space": "s3://pho\u200btos/cat.png",
     "bucket_with_a_soft_hyphen": "s3://pho\u00adtos/cat.png",

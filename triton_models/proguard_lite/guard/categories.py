@@ -29,51 +29,47 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class PolicyIndex:
-    """One policy, embedded. `owner[i]` is the position in `entries` of the entry that row i of `phrases` describes."""
+    """One policy, embedded. The phrases of entry i are the rows of `phrases` from `starts[i]` on.
+
+    `above[i]` is the position of the category over entry i, or i itself; `names` are the bank's names that this policy
+    does not say already.
+    """
 
     entries: tuple[Entry, ...]
     phrases: Vectors
-    owner: NDArray[np.intp]
+    starts: NDArray[np.intp]
+    above: NDArray[np.intp]
     names: NDArray[np.intp]
 
     @staticmethod
     def build(task: Task, encoder: TextEncoder, heads: Heads, bank: PhraseBank) -> PolicyIndex:
         """Embed the policy of `task`. Blocks for about 0.3 s for 40 entries with synonyms."""
         texts: list[str] = []
-        owner: list[int] = []
-        for position, entry in enumerate(task.entries):
-            for text in (entry.name, entry.description, *entry.synonyms):
-                if text:
-                    texts.append(text)
-                    owner.append(position)
+        starts: list[int] = []
+        for entry in task.entries:
+            starts.append(len(texts))
+            texts += [text for text in (entry.name, entry.description, *entry.synonyms) if text]
+        positions = {entry.id: position for position, entry in enumerate(task.entries)}
+        above = [positions.get(entry.parent or entry.id, position) for position, entry in enumerate(task.entries)]
         phrases = centred(means(encoder.encode(texts)), heads.phrase_centre)
-        return PolicyIndex(task.entries, phrases, np.array(owner), bank.free_of(phrases))
+        return PolicyIndex(task.entries, phrases, np.array(starts), np.array(above), bank.free_of(phrases))
 
     def place(self, windows: Vectors, heads: Heads, bank: PhraseBank, *, specific: bool) -> Placement:
         """Place a text given by its (n, 384) windows. `specific` asks for sub-categories where a category has any."""
-        text = centred(windows, heads.text_centre)
-        scores = nearness(text @ self.phrases.T, self.owner, len(self.entries), heads.mix)
-        best = int(np.argmax(np.where(self._answers(specific), self._with_children(scores, specific), -np.inf)))
-        named = bank.nearest(text, self.names, heads.mix)
-        return Placement(self.entries[best], float(scores.max()), named.name, named.nearness)
-
-    def _answers(self, specific: bool) -> NDArray[np.bool_]:
-        parents = {entry.parent for entry in self.entries if entry.parent}
+        own = nearness(windows @ self.phrases.T, self.starts, heads.mix)
+        position = np.arange(len(self.entries))
+        child = self.above != position
+        scores = np.where(child, (1.0 - heads.family) * own + heads.family * own[self.above], own)
         if specific:
-            return np.array([entry.id not in parents for entry in self.entries])
-        ids = {entry.id for entry in self.entries}
-        return np.array([entry.parent is None or entry.parent not in ids for entry in self.entries])
-
-    def _with_children(self, scores: Vectors, specific: bool) -> Vectors:
-        if specific:
-            return scores
-        lifted = scores.copy()
-        positions = {entry.id: position for position, entry in enumerate(self.entries)}
-        for position, entry in enumerate(self.entries):
-            above = positions.get(entry.parent or "")
-            if above is not None:
-                lifted[above] = max(lifted[above], scores[position])
-        return lifted
+            parents = set(self.above[child].tolist())
+            allowed = np.array([index not in parents for index in position])
+        else:
+            np.maximum.at(scores, self.above, scores.copy())
+            allowed = ~child
+        scores = np.where(allowed, scores, -np.inf)
+        best = int(scores.argmax())
+        named = bank.nearest(windows, self.names, heads.mix)
+        return Placement(self.entries[best], float(scores[best]), named.name, named.nearness)
 
 
 def means(encoded: list[Encoded]) -> Vectors:
@@ -82,21 +78,18 @@ def means(encoded: list[Encoded]) -> Vectors:
 
 
 def centred(vectors: Vectors, centre: Vectors) -> Vectors:
-    """What remains of unit vectors without what all of their kind share, at length one again.
+    """What remains of phrases' unit vectors without what all phrases share, at length one again.
 
-    Requests share their form ("how do I …"), policy phrases share theirs; taking both away brings out the topics.
+    Names of risks resemble one another as such; without that, their topics count.
     """
     return unit(vectors - centre)
 
 
-def nearness(similarities: Vectors, owner: NDArray[np.intp], owners: int, mix: float) -> Vectors:
-    """From (windows, phrases) similarities to one number an owner: `mix` x best phrase + (1 - `mix`) x mean phrase, of the
-    window where that is highest."""
-    best = np.full((similarities.shape[0], owners), -np.inf, dtype=np.float32)
-    total = np.zeros_like(best)
-    np.maximum.at(best.T, owner, similarities.T)
-    np.add.at(total.T, owner, similarities.T)
-    counts = np.bincount(owner, minlength=owners)
-    mixed = mix * best + (1.0 - mix) * total / np.maximum(counts, 1)
-    highest: Vectors = mixed.max(axis=0).astype(np.float32)
+def nearness(similarities: Vectors, starts: NDArray[np.intp], mix: float) -> Vectors:
+    """One number a group of columns, from (windows, phrases) similarities: `mix` x best phrase + (1 - `mix`) x mean phrase,
+    in the window where that is highest."""
+    best = np.maximum.reduceat(similarities, starts, axis=1)
+    counts = np.diff(np.append(starts, similarities.shape[1]))
+    mean = np.add.reduceat(similarities, starts, axis=1) / counts
+    highest: Vectors = (mix * best + (1.0 - mix) * mean).max(axis=0).astype(np.float32)
     return highest

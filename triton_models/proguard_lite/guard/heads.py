@@ -33,16 +33,17 @@ class Heads:
     """The fitted numbers. `digest` is the SHA-256 of the manifest, which itself names the SHA-256 of the weights.
 
     The request head reads a (384,) vector. The response head reads the response's vector, the request's, and their
-    elementwise product: (1152,).
+    elementwise product: (1152,). `mix` weighs an entry's best phrase against the mean of its phrases, `family` a
+    sub-category's own nearness against that of the category above it.
     """
 
     request_weight: Vectors
     request_bias: float
     response_weight: Vectors
     response_bias: float
-    text_centre: Vectors
     phrase_centre: Vectors
     mix: float
+    family: float
     outside_weight: Vectors
     outside_bias: float
     digest: str
@@ -80,9 +81,9 @@ def load_heads(folder: Path) -> Heads:
         request_bias=float(tensors["request.bias"][0]),
         response_weight=tensors["response.weight"],
         response_bias=float(tensors["response.bias"][0]),
-        text_centre=tensors["category.text_centre"],
         phrase_centre=tensors["category.phrase_centre"],
         mix=float(tensors["category.mix"][0]),
+        family=float(tensors["category.family"][0]),
         outside_weight=tensors["outside.weight"],
         outside_bias=float(tensors["outside.bias"][0]),
         digest=hashlib.sha256(manifest_bytes).hexdigest(),

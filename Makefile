@@ -1,0 +1,75 @@
+# Two commands matter on a fresh machine: `make demo` and `make test`. Each makes the environments that it needs.
+# They need Python 3.11 or 3.12 (with a shared libpython), Java 17 or newer, and Maven; nothing else.
+
+PYTHON ?= python3
+UV := .build/uv/bin/uv
+# Where `make fit` and `make evaluate` find labelled data; see training/lite/README.md for its shape.
+DATA ?= data
+
+.PHONY: demo test lint fmt bench check-schemas publish-schemas fit evaluate locks clean help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+demo: .venv/ready .venv-triton/ready ## the main job: real Kafka, real Triton, 300 events, their verdicts, sums that must match
+	.venv/bin/proguard-stream demo $(ARGS)
+
+test: .venv/ready .venv-triton/ready ## the whole suite, against real Kafka and real Triton
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: .venv/ready check-schemas ## formatting, lint, types, published schemas
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+fmt: .venv/ready ## format and fix what can be fixed
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+check-schemas: .venv/ready ## the published schemas are up to date and none is broken
+	.venv/bin/python -m schemas.publish --check
+	.venv/bin/python -m schemas.compat
+
+publish-schemas: .venv/ready ## write schemas/published from the models
+	.venv/bin/python -m schemas.publish
+
+bench: .venv/ready .venv-triton/ready ## ratios of one run, on a quiet machine (a few minutes)
+	.venv/bin/python -m tests.benchmarks.run $(ARGS)
+
+fit: .venv/ready ## fit the embedded guard's heads on DATA
+	.venv/bin/python -m training.lite.fit --data $(DATA)
+
+evaluate: .venv/ready ## score the embedded guard on DATA's test splits
+	.venv/bin/python -m training.lite.evaluate --data $(DATA)
+
+# Environments: one lock each, hashes checked, no project code inside but an editable link.
+
+$(UV): locks/uv.txt
+	$(PYTHON) -m venv .build/uv
+	.build/uv/bin/python -m pip install --quiet --require-hashes -r locks/uv.txt
+	@touch $@
+
+.venv/ready: $(UV) locks/dev.txt locks/build.txt pyproject.toml
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+	$(UV) pip sync --quiet --python .venv/bin/python --require-hashes locks/dev.txt
+	$(UV) pip install --quiet --python .venv/bin/python --no-deps --build-constraints locks/build.txt --editable .
+	@touch $@
+
+.venv-triton/ready: $(UV) locks/triton.txt
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-triton
+	$(UV) pip sync --quiet --python .venv-triton/bin/python --require-hashes locks/triton.txt
+	@touch $@
+
+COMPILE = $(UV) pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --python-version 3.11
+
+locks: $(UV) ## resolve again, to the newest versions that pyproject allows
+	$(COMPILE) pyproject.toml --extra worker -o locks/worker.txt
+	$(COMPILE) pyproject.toml --extra worker --extra lite --extra dev -o locks/dev.txt
+	$(COMPILE) pyproject.toml --extra triton -o locks/triton.txt
+	$(COMPILE) pyproject.toml --extra worker --extra emerging -o locks/emerging.txt
+	$(COMPILE) pyproject.toml --extra training -o locks/training.txt
+	echo hatchling | $(COMPILE) - -o locks/build.txt
+	echo uv | $(COMPILE) - -o locks/uv.txt
+
+clean: ## remove the environments and caches of this checkout
+	rm -rf .venv .venv-triton .build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,132 @@
+"""Kafka for the commands: clients from the worker's own settings, quick to say that nobody is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, ClusterMetadata, TopicMetadata
+
+from stream.errors import ProGuardStreamError
+from stream.settings import KafkaSettings, WorkerSettings, load_settings
+
+REACH_S = 5.0
+"""Seconds within which a broker has to answer a command."""
+
+DELIVERY_S = 60.0
+"""Seconds within which a record has to be acknowledged: a person waits, so it is less patient than the worker."""
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings file, in the place of PROGUARD_CONFIG.")
+]
+BootstrapOption = Annotated[
+    str | None,
+    typer.Option("--bootstrap-servers", help="Brokers, in the place of PROGUARD_KAFKA__BOOTSTRAP_SERVERS."),
+]
+
+
+class KafkaUnreachableError(ProGuardStreamError):
+    """No broker answered, or none that takes us. The message says what librdkafka saw."""
+
+
+class TopicMissingError(ProGuardStreamError):
+    """A topic that the command needs does not exist."""
+
+
+class Reasons:
+    """What librdkafka reports beside its answers: without it, an unreachable broker is only "transport failure"."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, None] = {}
+
+    def note(self, error: KafkaError) -> None:
+        """The `error_cb` of a client."""
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._seen[error.str()] = None
+
+    def latest(self) -> str | None:
+        return next(reversed(self._seen), None)
+
+
+def settings_for_kafka(config: Path | None, bootstrap_servers: str | None) -> WorkerSettings:
+    """The settings of a command that takes two flags of them. Raises `ConfigurationError`."""
+    if bootstrap_servers is None:
+        return load_settings(config=config)
+    return load_settings(config=config, kafka={"bootstrap_servers": bootstrap_servers})
+
+
+def open_admin(settings: KafkaSettings, reasons: Reasons) -> AdminClient:
+    """Raises `KafkaUnreachableError` when a property is not one; talks to nobody yet."""
+    try:
+        return AdminClient({**settings.common(), **_quiet(reasons)})
+    except KafkaException as error:
+        raise _not_configured(error) from None
+
+
+def open_producer(settings: KafkaSettings, linger_ms: int, reasons: Reasons) -> Producer:
+    """The worker's producer, as safe as its own, that gives a record up after `DELIVERY_S`."""
+    patience = {"delivery.timeout.ms": int(DELIVERY_S * 1000)}
+    try:
+        return Producer({**settings.producer(linger_ms), **patience, **_quiet(reasons)})
+    except KafkaException as error:
+        raise _not_configured(error) from None
+
+
+def open_reader(settings: KafkaSettings, reasons: Reasons) -> Consumer:
+    """A consumer for assigned partitions: it joins no group and commits nothing."""
+    reading = {
+        "group.id": "proguard-stream-reader",  # librdkafka wants a name; without subscribe or commit no broker sees it
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_committed",
+        "fetch.wait.max.ms": 100,
+    }
+    try:
+        return Consumer({**settings.common(), **reading, **_quiet(reasons)})
+    except KafkaException as error:
+        raise _not_configured(error) from None
+
+
+def cluster(
+    client: AdminClient | Producer | Consumer, settings: KafkaSettings, reasons: Reasons, timeout: float = REACH_S
+) -> ClusterMetadata:
+    """Brokers and topics, as the cluster tells them. Blocks for at most `timeout` seconds; raises `KafkaUnreachableError`."""
+    try:
+        found = client.list_topics(timeout=timeout)
+    except KafkaException as error:
+        detail = reasons.latest() or error.args[0].str()
+        raise KafkaUnreachableError(
+            f"no broker at {settings.bootstrap_servers} answered in {timeout:g} s: {detail}"
+        ) from None
+    assert isinstance(found, ClusterMetadata)
+    return found
+
+
+def existing(metadata: ClusterMetadata, topic: str) -> TopicMetadata | None:
+    """The topic, if the cluster has it and says so without an error."""
+    found = metadata.topics.get(topic)
+    return found if found is not None and found.error is None else None
+
+
+def require_topic(metadata: ClusterMetadata, topic: str) -> TopicMetadata:
+    """The topic, or `TopicMissingError` that says how to make it."""
+    found = existing(metadata, topic)
+    if found is None:
+        raise TopicMissingError(f"there is no topic {topic}: make it with `proguard-stream topics create`")
+    return found
+
+
+def partitions_of(topic: TopicMetadata) -> Iterable[int]:
+    return sorted(topic.partitions)
+
+
+def _quiet(reasons: Reasons) -> dict[str, object]:
+    # Log lines would break `--json` on a terminal that shows both streams; what they say comes by `error_cb`.
+    return {"error_cb": reasons.note, "log_level": 0}
+
+
+def _not_configured(error: KafkaException) -> KafkaUnreachableError:
+    return KafkaUnreachableError(f"the Kafka settings make no client: {error.args[0].str()}")

@@ -1,0 +1,39 @@
+"""`proguard-stream worker`: the process that judges."""
+
+from __future__ import annotations
+
+import structlog
+import typer
+import uvloop
+
+from stream.errors import ConfigurationError, ProGuardStreamError
+from stream.operator.flags import parse_flags
+from stream.operator.kafka import ConfigOption
+from stream.operator.output import complain
+from stream.policies.source import load_policies
+from stream.settings import load_settings
+from stream.telemetry.logs import configure_logs, frames
+from stream.worker.service import WorkerService
+
+_log = structlog.get_logger(__name__)
+
+
+def worker(context: typer.Context, config: ConfigOption = None) -> None:
+    """Judge content events until SIGTERM or SIGINT. `worker --help` lists every setting."""
+    settings = load_settings(flags=parse_flags(context.args, "proguard-stream worker"), config=config)
+    policies = load_policies(settings.policy_path)
+    configure_logs(settings.telemetry.log_level, settings.telemetry.log_format)
+    service = WorkerService(settings, policies)
+    try:
+        uvloop.run(service.run())
+    except ConfigurationError:
+        raise
+    except ProGuardStreamError as error:
+        _log.error("worker.failed", detail=str(error))
+        complain(str(error))
+        raise typer.Exit(1) from None
+    except Exception as error:
+        # A fault of ours. Its message may quote content, so only where it was raised is logged.
+        _log.error("worker.fault", fault=type(error).__name__, frames=frames(error))
+        complain(f"a fault of the worker itself ({type(error).__name__}); the log has where")
+        raise typer.Exit(1) from None

@@ -1,0 +1,160 @@
+"""Stops, crashes, outages and rebalances, on real Kafka and a real Triton: nothing is lost and keys keep their order."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from stream.demo.audit import AuditReport
+from stream.devkit.kafka import KafkaBroker
+from stream.devkit.triton import TritonServer
+from tests.end_to_end.harness import Stage, event, eventually, running
+from tests.support.services import scripted_triton
+
+SLOW = "[[delay=20]]"
+
+
+@pytest.fixture
+def stage(kafka_broker: KafkaBroker, scripted_guard: TritonServer, tmp_path: Path) -> Stage:
+    return Stage.on(kafka_broker, scripted_guard.grpc_url, tmp_path)
+
+
+@pytest.fixture
+def mortal_guard(triton_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    with scripted_triton(triton_env, tmp_path_factory.mktemp("mortal")) as server:
+        yield server
+
+
+def members(stage: Stage) -> int:
+    admin = AdminClient({"bootstrap.servers": stage.broker.bootstrap})
+    return len(admin.describe_consumer_groups([stage.group])[stage.group].result(10).members)
+
+
+def committed_everything(stage: Stage) -> bool:
+    consumer = Consumer({"bootstrap.servers": stage.broker.bootstrap, "group.id": stage.group})
+    try:
+        topic = consumer.list_topics(stage.topics.content, timeout=10).topics[stage.topics.content]
+        partitions = [TopicPartition(stage.topics.content, number) for number in topic.partitions]
+        ends = {p.partition: consumer.get_watermark_offsets(p, timeout=10)[1] for p in partitions}
+        return all(p.offset == ends[p.partition] or ends[p.partition] == 0 for p in consumer.committed(partitions, 10))
+    finally:
+        consumer.close()
+
+
+def assert_every_event_once_by_id(report: AuditReport, events: int) -> None:
+    """At least once: an event may have its verdict again, under the same id, never another one."""
+    assert (report.events, report.lost, report.faults) == (events, 0, [])
+    by_event = {(verdict.event_id, verdict.id) for verdict in report.verdicts}
+    assert len(by_event) == events
+
+
+def test_a_worker_stopped_in_the_middle_and_started_again_answers_every_event_once(stage: Stage) -> None:
+    with running(stage.worker()) as first:
+        stage.send_events(1000, SLOW)
+        eventually(lambda: first.metric("proguard_verdicts_total") > 200, 60, "the worker is in the middle")
+        assert first.terminate() == 0, first.log_tail()
+    part_way = stage.audit()
+    assert 200 < len(part_way.verdicts) < 1000
+    assert part_way.duplicated == 0
+    with running(stage.worker()):
+        report = stage.all_answered()
+        eventually(lambda: committed_everything(stage), 10, "all offsets are committed")
+    report = stage.audit()
+    assert report.ok, report.summary()
+    assert (report.events, len(report.verdicts)) == (1000, 1000)
+
+
+def test_a_worker_that_is_killed_loses_nothing(stage: Stage) -> None:
+    with stage.worker() as first:
+        eventually(first.ready, 60, "the first worker is ready")
+        stage.send_events(600, SLOW)
+        eventually(lambda: first.metric("proguard_verdicts_total") > 100, 60, "the worker is in the middle")
+        first.kill()
+    with running(stage.worker(PROGUARD_KAFKA__SESSION_TIMEOUT_MS="30000")):
+        report = stage.all_answered()
+    assert_every_event_once_by_id(report, 600)
+
+
+def test_a_guard_that_is_gone_for_twenty_seconds_costs_nothing(
+    kafka_broker: KafkaBroker, mortal_guard: TritonServer, tmp_path: Path
+) -> None:
+    stage = Stage.on(kafka_broker, mortal_guard.grpc_url, tmp_path, PROGUARD_LIMITS__DEADLINE_S="10")
+    with running(stage.worker()) as worker:
+        stage.send_events(1500, SLOW)
+        eventually(lambda: worker.metric("proguard_verdicts_total") > 100, 60, "the worker is in the middle")
+        mortal_guard.kill()
+        eventually(lambda: worker.metric("proguard_paused", why="guard") == 1, 20, "the worker has paused")
+        assert worker.checks("ready")["guard"] is False
+        assert worker.checks("live") == {"polls": True, "turns": True}
+        answered = worker.metric("proguard_verdicts_total")
+        outage_over = Countdown(20)
+        eventually(outage_over, 30, "the outage is over")
+        assert members(stage) == 1
+        assert worker.metric("proguard_verdicts_total") == answered
+        mortal_guard.restart()
+        report = stage.all_answered()
+        assert worker.metric("proguard_paused", why="guard") == 0
+    assert report.ok, (report.summary(), report.faults)
+    assert Counter(verdict.status.value for verdict in report.verdicts) == {"decided": 1500}
+
+
+def test_a_guard_that_hangs_is_waited_out(
+    kafka_broker: KafkaBroker, mortal_guard: TritonServer, tmp_path: Path
+) -> None:
+    stage = Stage.on(kafka_broker, mortal_guard.grpc_url, tmp_path, PROGUARD_GUARD__TIMEOUT_S="2")
+    with running(stage.worker()) as worker:
+        stage.send_events(400, SLOW)
+        eventually(lambda: worker.metric("proguard_verdicts_total") > 50, 60, "the worker is in the middle")
+        mortal_guard.pause()
+        eventually(lambda: worker.metric("proguard_paused", why="guard") == 1, 20, "the worker has paused")
+        mortal_guard.resume()
+        report = stage.all_answered()
+    assert report.ok, (report.summary(), report.faults)
+    assert Counter(verdict.status.value for verdict in report.verdicts) == {"decided": 400}
+
+
+def test_an_event_that_kills_the_guard_is_given_up_and_the_others_are_judged(
+    kafka_broker: KafkaBroker, mortal_guard: TritonServer, tmp_path: Path
+) -> None:
+    stage = Stage.on(kafka_broker, mortal_guard.grpc_url, tmp_path, PROGUARD_GUARD__ATTEMPTS="2")
+    with running(stage.worker()) as worker:
+        stage.send([(event("killer", "[[crash]]"), b"killer", ())])
+        stage.send_events(50)
+        report = stage.all_answered(60)
+        del worker
+    killer = [verdict for verdict in report.verdicts if verdict.event_id == "killer"]
+    assert [(verdict.status.value, verdict.action) for verdict in killer] == [("indeterminate", "review")]
+    assert Counter(verdict.status.value for verdict in report.verdicts)["decided"] == 50
+    assert report.ok
+
+
+def test_a_second_worker_takes_half_of_the_partitions_and_gives_them_back(stage: Stage) -> None:
+    with running(stage.worker()) as first:
+        stage.send_events(1000, SLOW)
+        with running(stage.worker()) as second:
+            eventually(
+                lambda: second.metric("proguard_partitions_assigned") == 2, 60, "the second worker has its share"
+            )
+            eventually(lambda: second.metric("proguard_verdicts_total") > 20, 60, "the second worker works")
+        eventually(lambda: first.metric("proguard_partitions_assigned") == 4, 60, "the first worker has all again")
+        stage.send_events(500, SLOW, start=1000)
+        report = stage.all_answered()
+    assert_every_event_once_by_id(report, 1500)
+    assert report.reordered == 0
+
+
+class Countdown:
+    """A condition that holds after `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._clock = time.monotonic
+        self._end = self._clock() + seconds
+
+    def __call__(self) -> bool:
+        return self._clock() >= self._end
