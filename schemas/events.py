@@ -53,7 +53,7 @@ class ContentEvent(Contract):
     agent_text: Annotated[
         str | None, Field(description="What a model answered; absent when this is not a conversation with a model.")
     ] = None
-    images: Annotated[list[ImageRef], Field(max_length=64)] = []
+    images: Annotated[list[ImageRef], Field(max_length=64)] = Field(default_factory=list)
     author: Annotated[
         Identifier | None, Field(description="Opaque id of the author; only used to count distinct authors.")
     ] = None
@@ -61,7 +61,7 @@ class ContentEvent(Contract):
     occurred_at: Instant
     attributes: Annotated[
         dict[str, str], Field(max_length=64, description="The platform's own notes. Copied nowhere.")
-    ] = {}
+    ] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _holds_content(self) -> Self:

@@ -22,6 +22,7 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+from pydantic_core import core_schema
 
 from schemas.base import Contract
 from schemas.deadletters import DeadLetter
@@ -83,10 +84,17 @@ def schema_id(name: str, role: Role) -> str:
 
 
 class _Generator(GenerateJsonSchema):
-    """Pydantic's generator, with every field required where the service writes it, and no title that repeats a field's name."""
+    """Pydantic's generator, with every field required where the service writes it, with the defaults that a factory makes,
+    and without titles that repeat a field's name.
+    """
 
     def field_is_required(self, field: Any, total: bool) -> bool:
         return self.mode == "serialization" or super().field_is_required(field, total)
+
+    def get_default_value(self, schema: core_schema.WithDefaultSchema) -> Any:
+        if schema.get("default_factory") in (list, dict):
+            return schema["default_factory"]()  # type: ignore[call-arg]
+        return super().get_default_value(schema)
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 (pydantic's signature)
         return False

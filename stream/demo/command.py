@@ -71,7 +71,9 @@ def demo(
             # The worker first: what its orderly end still writes must be in the sums.
             status = worker.terminate()
             if status != 0:
-                console.print(f"[bold red]the worker ended with status {status}[/]\n{worker.log_tail()}", highlight=False)
+                console.print(
+                    f"[bold red]the worker ended with status {status}[/]\n{worker.log_tail()}", highlight=False
+                )
             ok = _close_the_books(scene, sent, console)
     if not ok or status != 0:
         raise typer.Exit(1)

@@ -27,6 +27,7 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _TEM, _EOI, _SOS, _COM = 0x01, 0xD9, 0xDA, 0xFE
 # APP0 is JFIF and APP14 Adobe, which says how the colours are coded. All other APPn and the comments are metadata.
 _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
+_PNG_PALETTE = 3
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -43,9 +44,10 @@ class Format(StrEnum):
 class Container:
     """A file that is whole as far as its structure tells.
 
-    `data` is what the decoder may see: the file itself, or for JPEG the file without metadata segments and without what
-    follows its end (a second picture, a video).
-    `width` and `height` are as declared, in pixels, before orientation. `exif` is empty where the decoder reports it itself.
+    `data` is what the decoder may see: JPEG and PNG without metadata and without what follows their end (a second
+    picture, a video, an archive), GIF and WebP as they are.
+    `width` and `height` are as declared, in pixels, before orientation. `exif` is empty for WebP, whose
+    decoder reports it.
     """
 
     format: Format
@@ -118,19 +120,40 @@ def _jpeg(data: bytes) -> Container:
 
 
 def _png(data: bytes) -> Container:
-    width, height = struct.unpack_from(">II", data, 16)
+    """Keeps what makes the pixels, under libpng's rules about order and repetition: they are what browsers go by.
+
+    The rest must not reach Pillow: it stores a text chunk named `interlace` or `exif` where it looks for the real thing, so
+    that a text would turn or scramble the picture that the guard sees, and it unpacks compressed texts.
+    """
     if data[12:16] != b"IHDR":
         raise _invalid("the file does not begin with its header")
+    width, height, _, colour = struct.unpack_from(">IIBB", data, 16)
+    kept = [data[:8]]
+    seen: set[bytes] = set()
+    previous = exif = b""
     position = 8
     for _ in range(MAX_PARTS):
         length, name = struct.unpack_from(">I4s", data, position)
-        position += 12 + length
-        if position > len(data):
+        chunk = data[position : position + 12 + length]
+        if len(chunk) < 12 + length:
             raise _invalid("the file is cut off")
+        position += len(chunk)
         if name == b"acTL":
             raise _animated()
+        if name in seen and (name in (b"IHDR", b"PLTE") or (name == b"IDAT" and previous != name)):
+            raise _invalid(f"the file has {name.decode()} twice")
+        if name == b"PLTE" and b"IDAT" in seen:
+            raise _invalid("the file has its palette after its pixels")
+        # A transparency that comes too early, too late or again is ignored.
+        misplaced = name in seen or b"IDAT" in seen or (colour == _PNG_PALETTE and b"PLTE" not in seen)
+        if name in (b"IHDR", b"PLTE", b"IDAT", b"IEND") or (name == b"tRNS" and not misplaced):
+            kept.append(chunk)
         if name == b"IEND":
-            return Container(Format.PNG, data, width, height)
+            return Container(Format.PNG, b"".join(kept), width, height, exif)
+        if name == b"eXIf":
+            exif = exif or chunk[8:-4]
+        seen.add(name)
+        previous = name
     raise _too_many_parts()
 
 

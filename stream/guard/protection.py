@@ -14,6 +14,7 @@ from stream.clock import Clock, Deadline
 from stream.guard.backend import Completion, Guard
 from stream.guard.errors import GuardError, GuardTimeoutError, GuardUnavailableError
 from stream.guard.settings import GuardSettings
+from stream.telemetry.logs import frames
 
 _log = structlog.get_logger(__name__)
 
@@ -25,16 +26,23 @@ class Availability:
     down, so that a worker takes no event before a guard has answered.
     """
 
-    def __init__(self, guard: Guard, settings: GuardSettings, on_change: Callable[[bool], None]) -> None:
+    def __init__(self, guard: Guard, settings: GuardSettings, clock: Clock, on_change: Callable[[bool], None]) -> None:
         self._guard = guard
         self._settings = settings
+        self._clock = clock
         self._on_change = on_change
         self._up = asyncio.Event()
+        self._down_since = clock.monotonic()
+        self._past_outages = 0.0
         self._prober: asyncio.Task[None] | None = None
 
     @property
     def up(self) -> bool:
         return self._up.is_set()
+
+    def outage_seconds(self) -> float:
+        """How long the guard has been down, all outages together, the present one included."""
+        return self._past_outages + (0.0 if self.up else self._clock.monotonic() - self._down_since)
 
     def start(self) -> None:
         """Begin to probe. Needs the running loop."""
@@ -50,6 +58,7 @@ class Availability:
             return
         _log.warning("guard.down", cause=str(cause), status=cause.status)
         self._up.clear()
+        self._down_since = self._clock.monotonic()
         self._on_change(False)
         self.start()
 
@@ -66,7 +75,12 @@ class Availability:
             except GuardError as error:
                 _log.info("guard.probe_failed", cause=str(error), status=error.status)
                 await asyncio.sleep(self._settings.probe_interval_s * random.uniform(0.5, 1.5))
+            except Exception as error:
+                # A guard that answers nonsense is no guard yet; and without its prober this one would stay down for ever.
+                _log.error("guard.probe_fault", fault=type(error).__name__, frames=frames(error))
+                await asyncio.sleep(self._settings.probe_interval_s * random.uniform(0.5, 1.5))
             else:
+                self._past_outages = self.outage_seconds()
                 self._up.set()
                 self._on_change(True)
                 _log.info("guard.up")
@@ -78,14 +92,16 @@ class ProtectedGuard:
 
     Time spent while the guard was down does not count against the deadline: the event waits. A request that was on the
     server when it failed counts as an attempt, so that an event that kills the guard is given up, not retried for ever.
+    The last attempt of such requests is made one at a time: the one that kills the guard then fails alone, and those
+    that were only beside it do not.
     """
 
-    def __init__(self, guard: Guard, availability: Availability, settings: GuardSettings, clock: Clock) -> None:
+    def __init__(self, guard: Guard, availability: Availability, settings: GuardSettings) -> None:
         self._guard = guard
         self._availability = availability
         self._settings = settings
-        self._clock = clock
         self._slots = asyncio.Semaphore(settings.max_in_flight)
+        self._alone = asyncio.Lock()
         self._timeouts_in_a_row = 0
         self.in_flight = 0
 
@@ -93,44 +109,49 @@ class ProtectedGuard:
         self, prompt: RenderedPrompt, images: Sequence[bytes], deadline: Deadline, traceparent: str | None = None
     ) -> Completion:
         """The completion. Raises the last `GuardError`, or `GuardTimeoutError` when the deadline passes first."""
-        attempt = 0
-        while True:
-            async with self._slots:
-                await self._wait_out_an_outage(deadline)
+        forgiven = self._availability.outage_seconds()
+        failure: GuardError | None = None
+        for attempt in range(1, self._settings.attempts + 1):
+            if failure is not None and self._availability.up:
+                await asyncio.sleep(min(max(0.0, deadline.remaining()), _backoff(attempt)))
+            last = attempt == self._settings.attempts
+            suspect = last and isinstance(failure, GuardUnavailableError)
+            async with self._alone if suspect else contextlib.nullcontext(), self._slots:
+                await self._availability.wait()
+                # Whether the outage was waited out here or in the queue before: it was nobody's time.
+                outages = self._availability.outage_seconds()
+                deadline.extend(outages - forgiven)
+                forgiven = outages
                 remaining = deadline.remaining()
                 if remaining <= 0:
-                    raise GuardTimeoutError("the event's deadline passed before the guard was asked")
-                self.in_flight += 1
+                    raise GuardTimeoutError("the event's deadline passed before the guard answered")
                 try:
-                    completion = await self._guard.complete(
-                        prompt, images, timeout=min(self._settings.timeout_s, remaining), traceparent=traceparent
-                    )
-                except GuardUnavailableError as error:
-                    self._availability.down(error)
-                    failure: GuardError = error
-                except GuardTimeoutError as error:
-                    self._timeouts_in_a_row += 1
-                    if self._timeouts_in_a_row >= self._settings.down_after_timeouts:
-                        self._timeouts_in_a_row = 0
-                        self._availability.down(error)
+                    return await self._ask(prompt, images, min(self._settings.timeout_s, remaining), traceparent)
+                except (GuardUnavailableError, GuardTimeoutError) as error:
                     failure = error
-                else:
-                    self._timeouts_in_a_row = 0
-                    return completion
-                finally:
-                    self.in_flight -= 1
-            attempt += 1
-            if attempt >= self._settings.attempts:
-                raise failure
-            if self._availability.up:
-                await asyncio.sleep(min(max(0.0, deadline.remaining()), _backoff(attempt)))
+        assert failure is not None
+        raise failure
 
-    async def _wait_out_an_outage(self, deadline: Deadline) -> None:
-        if self._availability.up:
-            return
-        began = self._clock.monotonic()
-        await self._availability.wait()
-        deadline.extend(self._clock.monotonic() - began)
+    async def _ask(
+        self, prompt: RenderedPrompt, images: Sequence[bytes], timeout: float, traceparent: str | None
+    ) -> Completion:
+        """One request; what it says about the guard's health is passed on."""
+        self.in_flight += 1
+        try:
+            completion = await self._guard.complete(prompt, images, timeout=timeout, traceparent=traceparent)
+        except GuardUnavailableError as error:
+            self._availability.down(error)
+            raise
+        except GuardTimeoutError as error:
+            self._timeouts_in_a_row += 1
+            if self._timeouts_in_a_row >= self._settings.down_after_timeouts:
+                self._timeouts_in_a_row = 0
+                self._availability.down(error)
+            raise
+        finally:
+            self.in_flight -= 1
+        self._timeouts_in_a_row = 0
+        return completion
 
 
 def _backoff(attempt: int) -> float:

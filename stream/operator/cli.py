@@ -21,13 +21,27 @@ from stream.operator.output import complain
 from stream.operator.worker_command import worker
 
 DISTRIBUTION = "proguard-stream"
+DEMO = "demo"
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 """The flags of settings are made from the settings, so Typer does not know them: it hands them on."""
 
 
 class _Root(TyperGroup):
-    """Turns errors that are somebody's to fix into one line and exit status 2."""
+    """Turns errors that are somebody's to fix into one line and exit status 2, and loads the demo when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), DEMO]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name == DEMO:
+            # It brings the development kit and the guard's client along: no worker should carry them in memory.
+            from stream.demo.command import demo
+
+            part = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            part.command(DEMO)(demo)
+            return typer.main.get_command(part)
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -97,6 +97,7 @@ def cluster(
     try:
         found = client.list_topics(timeout=timeout)
     except KafkaException as error:
+        client.poll(0)  # only this hands over what librdkafka has reported meanwhile
         detail = reasons.latest() or error.args[0].str()
         raise KafkaUnreachableError(
             f"no broker at {settings.bootstrap_servers} answered in {timeout:g} s: {detail}"

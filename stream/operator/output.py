@@ -15,6 +15,7 @@ from stream.operator.rendering import clean
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
 
 _MAX_CELL = 200
+_PIPE_WIDTH = 240
 
 
 def cell(text: str, style: str = "") -> Text:
@@ -35,9 +36,9 @@ def emit_json_line(document: object) -> None:
 def out() -> Console:
     """For people, on standard output. Made anew each time, because tests and pipes exchange the stream.
 
-    Into a pipe lines are not folded: what reads it cuts lines by itself.
+    Into a pipe the lines may be long: what reads them cuts by itself.
     """
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def err() -> Console:

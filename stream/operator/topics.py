@@ -140,18 +140,16 @@ def create(
     if as_json:
         emit_json({"dry_run": dry_run, "topics": [result.as_json() for result in results]})
     else:
-        table = Table("topic", "state", "partitions", "configuration", "details")
+        table = Table("topic", "state", "details", box=None, pad_edge=False, header_style="dim")
         for result in results:
-            settled = ", ".join(f"{name}={value}" for name, value in result.topic.config.items())
-            table.add_row(
-                cell(result.topic.name),
-                cell(result.state, _STYLES[result.state]),
-                str(result.topic.partitions),
-                cell(settled),
-                cell("; ".join(result.details)),
-            )
+            details = "; ".join(result.details) or ("" if result.state == "exists" else _layout(result.topic))
+            table.add_row(cell(result.topic.name), cell(result.state, _STYLES[result.state]), cell(details))
         out().print(table)
         if any(result.state == "differs" for result in results):
             note("existing topics are left as they are; change them with kafka-configs.sh or kafka-topics.sh")
     if any(result.state == "failed" for result in results):
         raise typer.Exit(1)
+
+
+def _layout(topic: WantedTopic) -> str:
+    return ", ".join([f"{topic.partitions} partitions", *(f"{name}={value}" for name, value in topic.config.items())])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import structlog
 import typer
-import uvloop
 
 from stream.errors import ConfigurationError, ProGuardStreamError
 from stream.operator.flags import parse_flags
@@ -13,13 +12,17 @@ from stream.operator.output import complain
 from stream.policies.source import load_policies
 from stream.settings import load_settings
 from stream.telemetry.logs import configure_logs, frames
-from stream.worker.service import WorkerService
 
 _log = structlog.get_logger(__name__)
 
 
 def worker(context: typer.Context, config: ConfigOption = None) -> None:
     """Judge content events until SIGTERM or SIGINT. `worker --help` lists every setting."""
+    # tritonclient, numpy and OpenTelemetry cost a second that no other command should pay.
+    import uvloop
+
+    from stream.worker.service import WorkerService
+
     settings = load_settings(flags=parse_flags(context.args, "proguard-stream worker"), config=config)
     policies = load_policies(settings.policy_path)
     configure_logs(settings.telemetry.log_level, settings.telemetry.log_format)

@@ -49,8 +49,8 @@ class WorkerMetrics:
         )
         self.stage = Histogram(
             "proguard_stage_seconds",
-            "Time of one event in a stage. judge grows: the guard is saturated; evidence grows: the object store is; "
-            "deliver grows: Kafka is.",
+            "Time of one event in a stage. judge grows: the guard is saturated; evidence grows: the object store is. When neither "
+            "does and proguard_event_seconds grows: Kafka is.",
             ["stage"],
             buckets=_SECONDS,
             registry=r,
@@ -86,7 +86,8 @@ class WorkerMetrics:
         )
         self.paused = Gauge(
             "proguard_paused",
-            "1 while the worker takes no events, by why. guard: it is down; backlog: events in flight are at their limit.",
+            "1 while the worker takes no events, by why. guard: it is down; backlog: events in flight are at their limit; "
+            "stopping: it drains.",
             ["why"],
             registry=r,
         )

@@ -2,10 +2,14 @@
 
 Spans follow the messaging conventions (`process <topic>`, kind CONSUMER, parent from the record's `traceparent`). Without
 an exporter nothing is recorded and the incoming context is passed on unchanged, so a trace still leads through the worker.
+
+The incoming context is content: anybody who can write an event chooses it. What is not a W3C `traceparent` is dropped here,
+because it would go into gRPC metadata and Kafka headers, which refuse what is not plain text.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -17,12 +21,19 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from stream.worker.records import InputRecord
 
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def valid_traceparent(text: str | None) -> str | None:
+    """`text` when it is a trace context of W3C's form, else None."""
+    return text if text is not None and _TRACEPARENT.fullmatch(text) else None
+
 
 class Tracer(Protocol):
     """Opens the span of one event."""
 
     def process(self, record: InputRecord, traceparent: str | None) -> AbstractContextManager[str | None]:
-        """A span around the judging of `record`; gives the `traceparent` to send on."""
+        """A span around the judging of `record`; gives the `traceparent` to send on, a valid one or None."""
         ...
 
 
@@ -31,7 +42,7 @@ class PassThroughTracer:
 
     @contextmanager
     def process(self, record: InputRecord, traceparent: str | None) -> Iterator[str | None]:  # noqa: ARG002
-        yield traceparent
+        yield valid_traceparent(traceparent)
 
 
 class SdkTracer:
@@ -46,7 +57,8 @@ class SdkTracer:
 
     @contextmanager
     def process(self, record: InputRecord, traceparent: str | None) -> Iterator[str | None]:
-        parent = self._propagator.extract({"traceparent": traceparent} if traceparent else {})
+        incoming = valid_traceparent(traceparent)
+        parent = self._propagator.extract({"traceparent": incoming} if incoming else {})
         span = self._tracer.start_span(
             f"process {record.topic}",
             context=parent,
@@ -64,7 +76,7 @@ class SdkTracer:
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier, context=trace.set_span_in_context(span))
         try:
-            yield carrier.get("traceparent", traceparent)
+            yield carrier.get("traceparent", incoming)
         finally:
             span.end()
 

@@ -25,6 +25,9 @@ _POLL_S = 0.1
 _GRACE_BEFORE_PAUSE_S = 0.5
 """A pause throws away what librdkafka has fetched ahead, so a short wait for room comes first."""
 
+_PATIENCE_S = 5.0
+"""Seconds beyond the drain that the loop has to answer in."""
+
 _NOT_OURS_ANY_MORE = frozenset(
     {
         KafkaError.ILLEGAL_GENERATION,
@@ -83,6 +86,7 @@ class ConsumerThread:
         self._holds: frozenset[str] = frozenset()
         self._paused = False
         self._full_since: float | None = None
+        self._assigned: set[TopicPartition] = set()
         self._committed: Positions = {}
         self._next_commit = 0.0
         self._finish = threading.Event()
@@ -99,8 +103,13 @@ class ConsumerThread:
     def unhold(self, why: str) -> None:
         self._holds -= {why}
 
-    async def finish(self, timeout: float) -> bool:
-        """Commit, leave the group and end the thread. False when it did not end in time."""
+    async def finish(self, timeout: float, *, drain_s: float | None = None) -> bool:
+        """Commit, leave the group and end the thread. False when it did not end in time.
+
+        `drain_s` replaces the constructor's: 0 when it was waited for in vain already, or nothing can finish any more.
+        """
+        if drain_s is not None:
+            self._drain_s = drain_s
         self._finish.set()
         await asyncio.to_thread(self._thread.join, timeout)
         return not self._thread.is_alive()
@@ -152,7 +161,7 @@ class ConsumerThread:
     def _serve_paused(self) -> None:
         if not self._paused:
             self._consumer.pause(self._consumer.assignment())
-            self._set_paused(True)
+        self._set_paused(True)
         message = self._consumer.poll(_POLL_S)
         if message is not None:
             self._hand_over([message])
@@ -179,23 +188,29 @@ class ConsumerThread:
         topic, partition, offset = message.topic(), message.partition(), message.offset()
         if topic is None or partition is None or offset is None:
             raise KafkaException(KafkaError(KafkaError._BAD_MSG, "a message without coordinates"))
-        headers = tuple((name, _raw(value)) for name, value in message.headers() or ())
+        headers = _headers(message)
         return InputRecord(
             topic=topic,
             partition=partition,
             offset=offset,
             key=_raw(message.key()),
             value=_raw(message.value()),
-            headers=headers,
+            headers=headers or (),
+            headers_lost=headers is None,
             timestamp_ms=message.timestamp()[1],
         )
 
     def _commit(self, positions: Positions) -> None:
-        due = {partition: offset for partition, offset in positions.items() if self._committed.get(partition) != offset}
+        # The books hear of a lost partition a moment later than this thread: what is not assigned is somebody else's to commit.
+        due = {
+            partition: offset
+            for partition, offset in positions.items()
+            if partition in self._assigned and self._committed.get(partition) != offset
+        }
         if not due:
             return
         try:
-            self._consumer.commit(
+            answers = self._consumer.commit(
                 offsets=[KafkaPartition(topic, number, offset) for (topic, number), offset in due.items()],
                 asynchronous=False,
             )
@@ -207,12 +222,17 @@ class ConsumerThread:
             if error.fatal() and error.code() not in _NOT_OURS_ANY_MORE:
                 raise
             return
+        refused = [answer for answer in answers or () if answer.error is not None]
+        for answer in refused:
+            _log.warning("consumer.commit_failed", code=answer.error.name(), partition=answer.partition)
+            due.pop((answer.topic, answer.partition), None)
         self._committed.update(due)
-        self._metrics.commits.labels("ok").inc()
+        self._metrics.commits.labels("failed" if refused else "ok").inc()
 
     def _on_assign(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         names = _names(partitions)
         _log.info("consumer.assigned", partitions=[number for _, number in names])
+        self._assigned.update(names)
         for name in names:
             self._committed.pop(name, None)
         self._loop.call_soon_threadsafe(self._books.assign, names)
@@ -222,14 +242,19 @@ class ConsumerThread:
 
     def _on_revoke(self, _consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         names = _names(partitions)
-        complete = self._in_loop(self._give_up(names), self._drain_s + 5.0)
+        complete = self._in_loop(self._give_up(names), self._drain_s + _PATIENCE_S)
+        if complete is None:
+            # The loop is stuck. When it goes on, what it still has of these partitions must be gone before they are assigned anew.
+            self._loop.call_soon_threadsafe(self._books.release, names)
         _log.info("consumer.revoked", partitions=[number for _, number in names], drained=complete is not None)
         if complete is not None:
             self._commit(complete)
+        self._assigned.difference_update(names)
 
     def _on_lost(self, _consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         names = _names(partitions)
         _log.warning("consumer.lost", partitions=[number for _, number in names])
+        self._assigned.difference_update(names)
         self._loop.call_soon_threadsafe(self._books.release, names)
 
     async def _give_up(self, names: list[TopicPartition]) -> Positions:
@@ -240,14 +265,25 @@ class ConsumerThread:
         return complete
 
     def _in_loop(self, work: Coroutine[Any, Any, Positions], timeout: float) -> Positions | None:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
+            return future.result(timeout)
         except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
+            future.cancel()
             return None
 
 
 def _names(partitions: list[KafkaPartition]) -> list[TopicPartition]:
     return [(partition.topic, partition.partition) for partition in partitions]
+
+
+def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...] | None:
+    """The headers; None when the client cannot give them. Asked for once: after a failure it gives broken objects."""
+    try:
+        return tuple((name, _raw(value)) for name, value in message.headers() or ())
+    except (SystemError, UnicodeDecodeError):
+        # confluent-kafka 2.16 decodes names as UTF-8, and raises SystemError where they are not. Anybody can write such a record.
+        return None
 
 
 def _raw(value: str | bytes | None) -> bytes | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 
 from stream.clock import Clock
+from stream.errors import ProGuardStreamError
 from stream.telemetry.logs import frames
 from stream.telemetry.metrics import WorkerMetrics
 from stream.worker.backlog import Backlog
@@ -28,7 +29,7 @@ Positions = dict[TopicPartition, int]
 class _Owned:
     """One partition while this process owns it."""
 
-    __slots__ = ("closed", "drained", "lanes", "ledger", "tasks")
+    __slots__ = ("broken", "closed", "drained", "lanes", "ledger", "tasks")
 
     def __init__(self) -> None:
         self.ledger = PartitionLedger()
@@ -37,6 +38,17 @@ class _Owned:
         self.drained = asyncio.Event()
         self.drained.set()
         self.closed = False
+        self.broken = False
+
+
+class OffsetsWentBackError(ProGuardStreamError):
+    """A partition delivered an offset at or before one that was delivered already. A restart begins at the last commit."""
+
+    def __init__(self, topic: str, partition: int, offset: int) -> None:
+        super().__init__(f"{topic} [{partition}] went back to offset {offset}: was the topic made anew?")
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
 
 
 class Coordinator:
@@ -74,23 +86,36 @@ class Coordinator:
         self._metrics.partitions.set(len(self._owned))
 
     def accept(self, records: Sequence[InputRecord]) -> None:
-        """Take up records, each partition's in order. Those of a partition that is not ours any more are dropped."""
+        """Take up records, each partition's in order. Those of a partition that is not ours any more are dropped.
+
+        A partition whose offsets go back (its topic was made anew, or lost its end) is a fault, reported to `on_fault`: its
+        records would otherwise be skipped. Nothing more is taken up for it.
+        """
+        self._metrics.events.inc(len(records))
         for record in records:
             owned = self._owned.get((record.topic, record.partition))
-            if owned is None:
+            if owned is None or owned.broken:
                 self._backlog.give_back(1)
                 continue
-            owned.ledger.begin(record.offset)
+            try:
+                owned.ledger.begin(record.offset)
+            except ValueError:
+                owned.broken = True
+                self._backlog.give_back(1)
+                self._on_fault(OffsetsWentBackError(record.topic, record.partition, record.offset))
+                continue
             owned.drained.clear()
             slot = owned.lanes.enter(record.key)
             task = asyncio.create_task(self._run(owned, slot, record))
             owned.tasks.add(task)
             task.add_done_callback(owned.tasks.discard)
-        self._metrics.events.inc(len(records))
 
     async def drain(self, partitions: Iterable[TopicPartition], timeout: float) -> bool:
         """Wait until everything in flight on these partitions is written, for at most `timeout` seconds in all."""
-        waiting = [self._owned[partition].drained.wait() for partition in partitions if partition in self._owned]
+        busy = [self._owned[partition].drained for partition in partitions if partition in self._owned]
+        waiting = [drained.wait() for drained in busy if not drained.is_set()]
+        if not waiting:
+            return True
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.gather(*waiting)
@@ -123,6 +148,9 @@ class Coordinator:
             for ready in owned.lanes.settle(slot, outcome):
                 self._delivery.write(ready, functools.partial(self._written, owned))
         except asyncio.CancelledError:
+            if not owned.closed:
+                # A library cancelled itself. The offset would stay unfinished for ever, and nobody would know.
+                self._on_fault(ProGuardStreamError("the judging of an event was cancelled from inside"))
             raise
         except Exception as error:
             # The pipeline promises not to raise, so this is a fault of the books themselves: stop before they go wrong.

@@ -88,7 +88,7 @@ class AtLeastOnceDelivery:
     """One idempotent producer, with a thread of its own that serves its callbacks.
 
     `on_failure` is called in the loop, once, when Kafka refuses a record for good. From then on nothing more is
-    acknowledged, so no offset behind the refused record is committed by this process.
+    written or acknowledged, so no offset behind the refused record is committed by this process.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class AtLeastOnceDelivery:
         self._source = ce_source
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
-        self._acknowledged: deque[_Pending] = deque()
+        self._acknowledged: deque[_Pending | DeliveryError] = deque()
         self._wake_scheduled = False
         self._backlog: deque[tuple[OutputRecord, _Pending]] = deque()
         self._outstanding = 0
@@ -111,6 +111,8 @@ class AtLeastOnceDelivery:
         self._poller.start()
 
     def write(self, outcome: Outcome, done: Callable[[Outcome], None]) -> None:
+        if self._failure is not None:
+            return  # its offset will not be committed, so what is written now would only be written again
         records = output_records(outcome, self._topics, self._source)
         pending = _Pending(outcome, done, len(records))
         self._outstanding += 1
@@ -152,13 +154,16 @@ class AtLeastOnceDelivery:
     def _poll(self) -> None:
         while not self._closing.is_set():
             self._producer.poll(0.1)
+            if self._backlog and self._failure is None:
+                # librdkafka counts a record until its callback has returned, so a full queue may still look full to `_settle`.
+                self._wake()
 
     def _on_acknowledged(self, topic: str, error: KafkaError | None, pending: _Pending) -> None:
         """In the callback thread: collect, and wake the loop once for many."""
-        if error is not None:
-            self._loop.call_soon_threadsafe(self._fail, DeliveryError(topic, error.str()))
-            return
-        self._acknowledged.append(pending)
+        self._acknowledged.append(pending if error is None else DeliveryError(topic, error.str()))
+        self._wake()
+
+    def _wake(self) -> None:
         if not self._wake_scheduled:
             self._wake_scheduled = True
             self._loop.call_soon_threadsafe(self._settle)
@@ -168,11 +173,14 @@ class AtLeastOnceDelivery:
         self._wake_scheduled = False
         while self._acknowledged:
             pending = self._acknowledged.popleft()
+            if isinstance(pending, DeliveryError):
+                self._fail(pending)
+                continue
             pending.waiting -= 1
             if pending.waiting == 0 and self._failure is None:
                 self._outstanding -= 1
                 pending.done(pending.outcome)
-        while self._backlog and self._produce(*self._backlog[0]):
+        while self._backlog and self._failure is None and self._produce(*self._backlog[0]):
             self._backlog.popleft()
         if self._outstanding == 0:
             self._idle.set()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -51,7 +53,8 @@ class HealthServer:
             return [body]
 
         try:
-            self._server = make_server(host, port, app, server_class=WSGIServer, handler_class=_QuietHandler)
+            server_class = _Server6 if ":" in host else _Server
+            self._server = make_server(host, port, app, server_class=server_class, handler_class=_QuietHandler)
         except OSError as error:
             raise ConfigurationError(f"cannot listen on {host}:{port} for health checks: {error.strerror}") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
@@ -65,10 +68,23 @@ class HealthServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop serving; waits for the request under way."""
+        """Stop serving. Waits for no request: those under way end with the process."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread a request: a client that is slow, or never says anything, must not make the next probe fail."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_args: object) -> None:
+        """A client that hangs up or says nothing is no news: no traceback among the structured logs."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _QuietHandler(WSGIRequestHandler):

@@ -129,7 +129,7 @@ def _common(
         "tenant": event.tenant,
         "kind": event.kind,
         "modality": event.modality,
-        "scores": _scores(event, completion),
+        "scores": scores(event, completion),
         "policy": live.ref,
         "model": ModelRef(
             name=completion.model if completion else "",
@@ -148,7 +148,8 @@ def _common(
     }
 
 
-def _scores(event: ContentEvent, completion: Completion | None) -> Scores:
+def scores(event: ContentEvent, completion: Completion | None) -> Scores:
+    """What the guard is sure of; null for a turn that the event does not have, whatever the guard says about it."""
     if completion is None:
         return Scores()
     return Scores(

@@ -68,6 +68,10 @@ class Pipeline:
         self._clock = clock
         self._metrics = metrics
         self._tracer = tracer
+        # Looking a label up costs as much as counting: the few that every event needs are looked up once.
+        self._stages = {stage: metrics.stage.labels(stage) for stage in ("evidence", "prepare", "judge")}
+        self._prompt_tokens = metrics.tokens.labels("prompt")
+        self._completion_tokens = metrics.tokens.labels("completion")
 
     async def process(self, record: InputRecord) -> Outcome:
         """The outcome of `record`. Raises nothing but cancellation: a fault of ours is an outcome too."""
@@ -76,6 +80,11 @@ class Pipeline:
             found = read(record, self._limits.max_event_bytes)
         except EventError as error:
             return outcomes.unreadable(record, progress, error.reason, error.detail, issued_at=self._clock.now())
+        except Exception as error:
+            # No event, so no verdict: the reason has to be one that replaces it.
+            self._log_fault(record, error)
+            detail = f"reading it failed: {type(error).__name__}"
+            return outcomes.unreadable(record, progress, Reason.MALFORMED, detail, issued_at=self._clock.now())
         live = self._policies.for_tenant(found.event.tenant)
         with self._tracer.process(record, found.traceparent) as progress.traceparent:
             try:
@@ -87,14 +96,7 @@ class Pipeline:
                 self._metrics.guard_errors.labels(reason.value).inc()
             except Exception as error:
                 reason, detail = Reason.INTERNAL, type(error).__name__
-                _log.error(
-                    "event.internal_fault",
-                    topic=record.topic,
-                    partition=record.partition,
-                    offset=record.offset,
-                    fault=type(error).__name__,
-                    frames=frames(error),
-                )
+                self._log_fault(record, error)
             return outcomes.indeterminate(
                 record, found.event, live, progress, reason, detail, issued_at=self._clock.now()
             )
@@ -113,8 +115,8 @@ class Pipeline:
         completion = await self._guard.complete(prompt, images, deadline, progress.traceparent)
         progress.completion = completion
         self._lap(progress, "judge", began)
-        self._metrics.tokens.labels("prompt").inc(completion.prompt_tokens)
-        self._metrics.tokens.labels("completion").inc(completion.completion_tokens)
+        self._prompt_tokens.inc(completion.prompt_tokens)
+        self._completion_tokens.inc(completion.completion_tokens)
         if completion.finish_reason != "stop":
             raise EventError(Reason.GUARD_TRUNCATED, "the answer was cut off")
         try:
@@ -123,7 +125,8 @@ class Pipeline:
             raise EventError(Reason.GUARD_UNPARSABLE, str(error)) from None
         if event.agent_text is None and answer.response is Label.UNSAFE:
             raise EventError(Reason.GUARD_UNPARSABLE, "the answer judges a turn that the event does not have")
-        decision = decide(answer, completion.request_score, completion.response_score, live)
+        scores = outcomes.scores(event, completion)
+        decision = decide(answer, scores.request, scores.response, live)
         return outcomes.decided(
             record,
             event,
@@ -158,10 +161,21 @@ class Pipeline:
         self._metrics.evidence_bytes.inc(sum(image.source_size for image in canonical))
         return [image.data for image in canonical]
 
+    @staticmethod
+    def _log_fault(record: InputRecord, error: Exception) -> None:
+        _log.error(
+            "event.internal_fault",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            fault=type(error).__name__,
+            frames=frames(error),
+        )
+
     def _lap(self, progress: Progress, stage: str, since: float) -> float:
         now = self._clock.monotonic()
         progress.timings[stage] = (now - since) * 1000.0
-        self._metrics.stage.labels(stage).observe(now - since)
+        self._stages[stage].observe(now - since)
         return now
 
 

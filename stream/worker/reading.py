@@ -30,6 +30,9 @@ def read(record: InputRecord, max_bytes: int) -> ReadEvent:
         raise EventError(Reason.MALFORMED, "the record has no value")
     if len(record.value) > max_bytes:
         raise EventError(Reason.OVERSIZED, f"{len(record.value)} bytes; the limit is {max_bytes}")
+    if record.headers_lost:
+        # They may have said that this is no event of ours: without them nothing can be known.
+        raise EventError(Reason.MALFORMED, "the name of a header is not UTF-8")
     try:
         envelope = open_envelope(record.value, record.headers, EVENT_TYPE)
     except UnsupportedEnvelopeError as error:

@@ -11,7 +11,10 @@ from schemas.verdicts import OodEvent, Verdict
 
 @dataclass(frozen=True, slots=True)
 class InputRecord:
-    """A record of the content topic, byte for byte. `timestamp_ms` is Kafka's, -1 when it has none."""
+    """A record of the content topic, byte for byte. `timestamp_ms` is Kafka's, -1 when it has none.
+
+    `headers_lost`: a header's name is not UTF-8, so the client library gives none of them; `headers` is empty then.
+    """
 
     topic: str
     partition: int
@@ -20,6 +23,7 @@ class InputRecord:
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
     timestamp_ms: int
+    headers_lost: bool = False
 
     @property
     def source(self) -> Source:

@@ -63,7 +63,7 @@ class WorkerService:
             metrics.in_flight_limit.set(backlog.limit)
             guard = TritonGuard(settings.guard, self._policies.for_tenant(DEFAULT_TENANT).policy)
             stack.push_async_callback(guard.aclose)
-            availability = Availability(guard, settings.guard, self._on_guard_change)
+            availability = Availability(guard, settings.guard, clock, self._on_guard_change)
             stack.push_async_callback(availability.aclose)
             evidence = EvidenceResolver(settings.evidence)
             stack.push_async_callback(evidence.aclose)
@@ -71,7 +71,7 @@ class WorkerService:
             if settings.telemetry.otlp_endpoint:
                 tracer = SdkTracer(otlp_processor(settings.telemetry.otlp_endpoint), group=settings.kafka.group_id)
                 stack.callback(tracer.shutdown)
-            self._protected = ProtectedGuard(guard, availability, settings.guard, clock)
+            self._protected = ProtectedGuard(guard, availability, settings.guard)
             pipeline = Pipeline(
                 policies=self._policies,
                 evidence=evidence,
@@ -156,10 +156,12 @@ class WorkerService:
     async def _shut_down(self) -> None:
         drain_s = self._settings.delivery.drain_s
         self._consumer.hold("stopping")
+        drained = False
         if self._failure is None:
             drained = await self._books.drain(self._books.owned(), drain_s)
             _log.info("worker.drained" if drained else "worker.drain_timed_out")
-        if not await self._consumer.finish(drain_s + 10):
+        # What came between the drain and the last poll may finish; what has had its time already gets no more.
+        if not await self._consumer.finish(drain_s + 10, drain_s=drain_s if drained else 0.0):
             _log.error("worker.consumer_did_not_stop")
         self._books.release(self._books.owned())
 

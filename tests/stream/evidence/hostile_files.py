@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable
 
 from PIL import Image
@@ -54,13 +53,21 @@ def _second_png_header() -> bytes:
     return with_png_chunks(encode(scene(), "PNG"), [header])
 
 
-def _text_bomb(name: bytes, before: bytes) -> bytes:
-    return with_png_chunks(encode(scene(), "PNG"), [png_chunk(name, before + zlib.compress(bytes(20_000_000), 9))])
+def _two_palettes() -> bytes:
+    palettes = [png_chunk(b"PLTE", bytes(6)), png_chunk(b"PLTE", b"\xff" * 6)]
+    return png(32, 32, 8, 3, bytes(33 * 32), *palettes)
 
 
-def _many_texts() -> bytes:
-    text = png_chunk(b"zTXt", b"k\x00\x00" + zlib.compress(bytes(1_000_000), 9))
-    return with_png_chunks(encode(scene(), "PNG"), [text] * 70)
+def _late_palette() -> bytes:
+    return png(32, 32, 8, 3, bytes(33 * 32))[:-12] + png_chunk(b"PLTE", bytes(6)) + png_chunk(b"IEND")
+
+
+def _split_pixels() -> bytes:
+    data = encode(scene(), "PNG")
+    at = data.index(b"IDAT") - 4
+    pixels = data[at + 8 : -16]
+    parts = [png_chunk(b"IDAT", pixels[:50]), png_chunk(b"tEXt", b"a\x00b"), png_chunk(b"IDAT", pixels[50:])]
+    return data[:at] + b"".join(parts) + png_chunk(b"IEND")
 
 
 def _sixteen_bit_with_a_transparent_grey() -> bytes:
@@ -158,10 +165,10 @@ HOSTILE_FILES: dict[str, tuple[Callable[[], bytes], Reason]] = {
         LARGE,
     ),
     "gif_of_a_hundred_thousand_extensions": (lambda: gif(8, 8, b"!\xfe\x00" * 100_000, gif_frame(0, 0, 8, 8)), LARGE),
-    "png_text_bomb": (lambda: _text_bomb(b"zTXt", b"k\x00\x00"), LARGE),
-    "png_international_text_bomb": (lambda: _text_bomb(b"iTXt", b"k\x00\x01\x00\x00\x00"), LARGE),
-    "png_profile_bomb": (lambda: _text_bomb(b"iCCP", b"k\x00\x00"), LARGE),
-    "png_of_many_small_texts": (_many_texts, LARGE),
+    # Two readings of one file
+    "png_with_two_palettes": (_two_palettes, INVALID),
+    "png_with_a_palette_after_its_pixels": (_late_palette, INVALID),
+    "png_with_pixels_in_two_places": (_split_pixels, INVALID),
     # Damage
     "png_with_a_wrong_checksum": (lambda: _flipped(encode(scene(), "PNG"), 30), INVALID),
     "png_with_damaged_pixels": (lambda: png(32, 32, 8, 2, None, png_chunk(b"IDAT", b"not zlib at all")), INVALID),

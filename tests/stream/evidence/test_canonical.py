@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
+import tracemalloc
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -283,3 +285,56 @@ def test_an_extended_webp_of_one_frame_is_read() -> None:
 def test_a_gif_of_one_frame_is_not_an_animation() -> None:
     looped = gif(4, 4, b"!\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00", gif_frame(0, 0, 1, 1))
     assert canonicalise(looped, LIMITS).width == 28
+
+
+def _packed(size: int) -> bytes:
+    return zlib.compress(bytes(size), 9)
+
+
+TEXT_BOMBS = {
+    "text": [png_chunk(b"zTXt", b"k\x00\x00" + _packed(50_000_000))],
+    "international_text": [png_chunk(b"iTXt", b"k\x00\x01\x00\x00\x00" + _packed(50_000_000))],
+    "profile": [png_chunk(b"iCCP", b"k\x00\x00" + _packed(50_000_000))],
+    "many_texts": [png_chunk(b"zTXt", b"k\x00\x00" + _packed(1_000_000))] * 100,
+}
+
+
+@pytest.mark.parametrize("chunks", TEXT_BOMBS.values(), ids=TEXT_BOMBS.keys())
+def test_a_bomb_in_a_text_is_dropped_without_being_unpacked(chunks: list[bytes]) -> None:
+    data = with_png_chunks(HONEST["png"], chunks)
+    tracemalloc.start()
+    try:
+        image = canonicalise(data, LIMITS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert image.data == canonicalise(HONEST["png"], LIMITS).data
+    assert peak < 3 * len(data) + 500_000
+
+
+@pytest.mark.parametrize("name", [b"interlace", b"exif", b"transparency", b"bbox", b"default_image", b"icc_profile"])
+@pytest.mark.parametrize("kind", [b"tEXt", b"iTXt", b"zTXt"])
+def test_no_text_changes_the_picture(kind: bytes, name: bytes) -> None:
+    text = {
+        b"tEXt": b"\x00" + exif(6),
+        b"iTXt": b"\x00\x00\x00\x00\x00x",
+        b"zTXt": b"\x00\x00" + zlib.compress(exif(6)),
+    }[kind]
+    data = with_png_chunks(HONEST["png"], [png_chunk(kind, name + text)])
+    assert canonicalise(data, LIMITS).data == canonicalise(HONEST["png"], LIMITS).data
+
+
+def test_a_transparency_out_of_its_place_is_ignored_as_in_browsers() -> None:
+    palette, first, second = (
+        png_chunk(b"PLTE", b"\xff\x00\x00" * 2),
+        png_chunk(b"tRNS", b"\xff"),
+        png_chunk(b"tRNS", b"\x00"),
+    )
+    rows = bytes(33 * 32)
+    red = png(32, 32, 8, 3, rows, palette)
+    early, again = png(32, 32, 8, 3, rows, second, palette), png(32, 32, 8, 3, rows, palette, first, second)
+    late = red[:-12] + second + png_chunk(b"IEND")
+    for data in (red, early, again, late):
+        assert decode(canonicalise(data, LIMITS).data).getpixel((5, 5)) == (255, 0, 0)
+    proper = png(32, 32, 8, 3, rows, palette, second)
+    assert decode(canonicalise(proper, LIMITS).data).getpixel((5, 5)) == (255, 255, 255)

@@ -60,8 +60,8 @@ class Bench:
         self.changes: list[bool] = []
         self.clock = ManualClock()
         options = GuardSettings.model_validate({"probe_interval_s": 0.001, "attempts": 3, **settings})
-        self.availability = Availability(guard, options, on_change or self.changes.append)
-        self.guard = ProtectedGuard(guard, self.availability, options, self.clock)
+        self.availability = Availability(guard, options, self.clock, on_change or self.changes.append)
+        self.guard = ProtectedGuard(guard, self.availability, options)
 
     async def start(self) -> Bench:
         self.availability.start()
@@ -96,12 +96,50 @@ async def test_an_outage_is_waited_out_and_does_not_count_against_the_deadline()
     assert bench.changes == [True, False, True]
 
 
+async def test_an_outage_in_the_queue_does_not_count_either() -> None:
+    guard = Script(DOWN)
+    bench = await Bench(guard, max_in_flight=1).start()
+    original = guard.probe
+
+    async def probe(*, timeout: float) -> None:
+        bench.clock.advance(60.0)
+        await original(timeout=timeout)
+
+    guard.probe = probe  # type: ignore[method-assign]
+    assert await asyncio.gather(*(bench.ask(seconds=5.0) for _ in range(8))) == [ANSWER] * 8
+
+
 async def test_a_request_that_fails_every_server_is_given_up() -> None:
     guard = Script(DOWN, DOWN, DOWN)
     bench = await Bench(guard).start()
     with pytest.raises(GuardUnavailableError):
         await bench.ask()
     assert guard.asked == 3
+
+
+async def test_the_event_that_kills_the_guard_fails_alone() -> None:
+    class Fragile(Script):
+        """Falls over while a request for `killer` is on it, and takes every other request along."""
+
+        async def complete(
+            self, prompt: RenderedPrompt, images: Sequence[bytes], *, timeout: float, traceparent: str | None = None
+        ) -> Completion:
+            self.deadly += prompt.user == "killer"
+            try:
+                await asyncio.sleep(0.001)
+                if self.deadly:
+                    raise DOWN
+                return ANSWER
+            finally:
+                self.deadly -= prompt.user == "killer"
+
+        deadly = 0
+
+    bench = await Bench(Fragile(), attempts=2).start()
+    prompts = [RenderedPrompt("system", "killer" if n == 3 else "user", "0" * 64) for n in range(20)]
+    tasks = [bench.guard.complete(prompt, [], Deadline(bench.clock, 30.0)) for prompt in prompts]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [n for n, result in enumerate(results) if result is not ANSWER] == [3]
 
 
 async def test_a_refusal_is_not_tried_again() -> None:

@@ -1,0 +1,184 @@
+"""`make bench`: the worker against the bare client on the same guard, in one run, as ratios.
+
+Each figure is printed on a line `figure=<name> value=<number> goal=<number>`, as the median of the repetitions; the ones behind
+it go to standard error. Broker, guard, worker and loop share the machine's cores: run it when nothing else does.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+from stream.demo.scene import guard_answers
+from stream.devkit.kafka import KafkaBroker
+from stream.devkit.triton import TritonServer, triton_environment
+from stream.devkit.worker import WorkerProcess
+from tests.benchmarks.load import content
+from tests.end_to_end.harness import Stage, eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+SLOW, INSTANT = "[[delay=20]]", "[[delay=0]]"
+UV = ROOT / ".build" / "uv" / "bin" / "uv"
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def figure(name: str, value: float, goal: float) -> None:
+    sys.stdout.write(f"figure={name} value={value:.3f} goal={goal:g}\n")
+    sys.stdout.flush()
+
+
+def bare_rate(url: str, requests: int, order: str) -> dict[str, float]:
+    """The floor, in a process of its own."""
+    command = [sys.executable, "-m", "tests.benchmarks.bare_loop", url, str(requests), order]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    return dict(json.loads(done.stdout))
+
+
+def feed(stage: Stage, events: int, order: str, start: int = 0) -> None:
+    """Put the events into the content topic before the clock runs, each with a key of its own."""
+    for first in range(start, start + events, 20_000):
+        numbers = range(first, min(first + 20_000, start + events))
+        stage.send([(content(number, order), str(number).encode(), ()) for number in numbers])
+
+
+def verdict_times(stage: Stage, events: int) -> list[float]:
+    """When each verdict was written, in seconds, sorted."""
+    consumer = Consumer({**stage.properties, "group.id": "bench", "enable.auto.commit": False})
+    try:
+        found = consumer.list_topics(stage.topics.verdicts, timeout=10).topics[stage.topics.verdicts]
+        consumer.assign(
+            [TopicPartition(stage.topics.verdicts, number, OFFSET_BEGINNING) for number in found.partitions]
+        )
+        times: list[float] = []
+        while len(times) < events:
+            times += [message.timestamp()[1] / 1000 for message in consumer.consume(1000, 1) if not message.error()]
+        return sorted(times)
+    finally:
+        consumer.close()
+
+
+def middle_rate(times: list[float]) -> float:
+    """Events a second over all but the first and last tenth."""
+    low, high = len(times) // 10, len(times) - len(times) // 10 - 1
+    return (high - low) / (times[high] - times[low])
+
+
+def worker_rate(new_stage: Callable[[], Stage], events: int, order: str) -> dict[str, float]:
+    """A fresh worker on topics that hold `events` events."""
+    stage = new_stage()
+    feed(stage, events, order)
+    with stage.worker() as worker:
+        process = psutil.Process(worker.pid)
+        eventually(lambda: worker.metric("proguard_verdicts_total") >= events // 10, 120, "a tenth is done")
+        cpu, done = sum(process.cpu_times()[:2]), worker.metric("proguard_verdicts_total")
+        eventually(lambda: worker.metric("proguard_verdicts_total") >= events, 300, "all are done")
+        cpu, done = sum(process.cpu_times()[:2]) - cpu, worker.metric("proguard_verdicts_total") - done
+        resident = process.memory_info().rss / 1e6
+        worker.terminate()
+    return {"rate": middle_rate(verdict_times(stage, events)), "cpu_ms": cpu * 1000 / done, "resident_mb": resident}
+
+
+def memory_growth(new_stage: Callable[[], Stage]) -> tuple[float, float]:
+    """Resident MB of one worker after 10,000 and after 100,000 events."""
+    stage = new_stage()
+    with stage.worker() as worker:
+        process = psutil.Process(worker.pid)
+        feed(stage, 10_000, INSTANT)
+        early = _resident_after(worker, process, 10_000)
+        feed(stage, 90_000, INSTANT, start=10_000)
+        late = _resident_after(worker, process, 100_000)
+        worker.terminate()
+    return early, late
+
+
+def _resident_after(worker: WorkerProcess, process: psutil.Process, events: int) -> float:
+    eventually(lambda: worker.metric("proguard_verdicts_total") >= events, 600, f"{events} events are done")
+    # One commit interval of quiet, so that both readings see the same state.
+    quiet = time.monotonic() + 2
+    eventually(lambda: time.monotonic() > quiet, 5, "quiet")
+    return float(process.memory_info().rss / 1e6)
+
+
+def environment_mb() -> float:
+    """Size of an environment made from the worker's lock, in MB."""
+    with tempfile.TemporaryDirectory(prefix="proguard-env-") as folder:
+        python = f"{folder}/env/bin/python"
+        subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, f"{folder}/env"], check=True)
+        sync = [UV, "pip", "sync", "--quiet", "--link-mode", "copy", "--python", python, "--require-hashes"]
+        subprocess.run([*sync, ROOT / "locks" / "worker.txt"], check=True)
+        files = [path for path in Path(folder).rglob("*") if path.is_file() and not path.is_symlink()]
+        return sum(path.stat().st_blocks * 512 for path in files) / 1e6
+
+
+def compare(
+    name: str, goal: float, url: str, new_stage: Callable[[], Stage], events: int, order: str, pairs: int
+) -> None:
+    """Worker and bare loop in turn; the ratio is taken pair by pair."""
+    ratios, cpu, floor_cpu, resident = [], [], [], []
+    for number in range(pairs):
+        bare = bare_rate(url, events, order)
+        ours = worker_rate(new_stage, events, order)
+        ratios.append(ours["rate"] / bare["rate"])
+        cpu.append(ours["cpu_ms"])
+        floor_cpu.append(bare["cpu_ms"])
+        resident.append(ours["resident_mb"])
+        say(
+            f"{name} {number + 1}/{pairs}: worker {ours['rate']:.0f}/s at {ours['cpu_ms']:.3f} ms CPU, "
+            f"bare loop {bare['rate']:.0f}/s at {bare['cpu_ms']:.3f} ms CPU"
+        )
+    figure(f"worker_to_bare_loop_{name}", statistics.median(ratios), goal)
+    figure(f"worker_cpu_ms_per_event_{name}", statistics.median(cpu), 0.5)
+    figure(f"bare_loop_cpu_ms_per_request_{name}", statistics.median(floor_cpu), 0.5)
+    figure(f"worker_resident_mb_{name}", statistics.median(resident), 200)
+
+
+def main(
+    pairs: Annotated[int, typer.Option(help="Repetitions of each comparison.")] = 3,
+    events: Annotated[int, typer.Option(help="Events of each repetition.")] = 20_000,
+    memory: Annotated[bool, typer.Option(help="Also 100,000 events through one worker.")] = True,
+) -> None:
+    """Print the figures of issue "main job": throughput ratios, CPU, memory growth, sizes."""
+    folder = Path(tempfile.mkdtemp(prefix="proguard-bench-"))
+    try:
+        with (
+            KafkaBroker(folder / "kafka") as broker,
+            TritonServer(
+                ROOT / "tests" / "guards",
+                triton_environment(ROOT),
+                folder / "triton",
+                models=["scripted_guard"],
+                ready=lambda url: guard_answers(url, "scripted_guard"),
+            ) as triton,
+        ):
+
+            def new_stage() -> Stage:
+                return Stage.on(broker, triton.grpc_url, folder)
+
+            compare("guard_20ms", 0.8, triton.grpc_url, new_stage, events, SLOW, pairs)
+            compare("guard_instant", 0.6, triton.grpc_url, new_stage, events, INSTANT, pairs)
+            if memory:
+                early, late = memory_growth(new_stage)
+                say(f"resident: {early:.0f} MB after 10,000 events, {late:.0f} MB after 100,000")
+                figure("resident_100k_to_10k_events", late / early, 1.05)
+        figure("worker_environment_mb", environment_mb(), 220)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
