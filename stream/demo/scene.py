@@ -72,6 +72,9 @@ def worker_settings(stack: DevStack, images: Path) -> dict[str, str]:
         "PROGUARD_GUARD__URL": stack.triton.grpc_url,
         "PROGUARD_GUARD__MODEL": GUARD,
         "PROGUARD_EVIDENCE__STORES": json.dumps(stores),
+        # All samples arrive at once and the embedded guard reads images one after another: be as patient as that takes.
+        "PROGUARD_GUARD__TIMEOUT_S": "120",
+        "PROGUARD_LIMITS__DEADLINE_S": "180",
     }
 
 

@@ -34,6 +34,7 @@ class Availability:
         self._up = asyncio.Event()
         self._down_since = clock.monotonic()
         self._past_outages = 0.0
+        self.outages = 0
         self._prober: asyncio.Task[None] | None = None
 
     @property
@@ -58,6 +59,7 @@ class Availability:
             return
         _log.warning("guard.down", cause=str(cause), status=cause.status)
         self._up.clear()
+        self.outages += 1
         self._down_since = self._clock.monotonic()
         self._on_change(False)
         self.start()
@@ -92,7 +94,7 @@ class ProtectedGuard:
 
     Time spent while the guard was down does not count against the deadline: the event waits. A request that was on the
     server when it failed counts as an attempt, so that an event that kills the guard is given up, not retried for ever.
-    The last attempt of such requests is made one at a time: the one that kills the guard then fails alone, and those
+    The last attempt of events that saw it fall is made one at a time: the one that kills the guard then fails alone, and those
     that were only beside it do not.
     """
 
@@ -109,19 +111,20 @@ class ProtectedGuard:
         self, prompt: RenderedPrompt, images: Sequence[bytes], deadline: Deadline, traceparent: str | None = None
     ) -> Completion:
         """The completion. Raises the last `GuardError`, or `GuardTimeoutError` when the deadline passes first."""
-        forgiven = self._availability.outage_seconds()
+        forgiven, outages_before = self._availability.outage_seconds(), self._availability.outages
         failure: GuardError | None = None
         for attempt in range(1, self._settings.attempts + 1):
             if failure is not None and self._availability.up:
                 await asyncio.sleep(min(max(0.0, deadline.remaining()), _backoff(attempt)))
-            last = attempt == self._settings.attempts
-            suspect = last and isinstance(failure, GuardUnavailableError)
+            # On the server when it fell over, or beside whoever was: an answer that timed out may mean either.
+            saw_it_fall = failure is not None and self._availability.outages > outages_before
+            suspect = saw_it_fall and attempt == self._settings.attempts
             async with self._alone if suspect else contextlib.nullcontext(), self._slots:
                 await self._availability.wait()
                 # Whether the outage was waited out here or in the queue before: it was nobody's time.
-                outages = self._availability.outage_seconds()
-                deadline.extend(outages - forgiven)
-                forgiven = outages
+                outage_s = self._availability.outage_seconds()
+                deadline.extend(outage_s - forgiven)
+                forgiven = outage_s
                 remaining = deadline.remaining()
                 if remaining <= 0:
                     raise GuardTimeoutError("the event's deadline passed before the guard answered")

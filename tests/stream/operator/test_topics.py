@@ -49,6 +49,7 @@ def test_creating_twice_is_the_same_as_once(
     assert states(environment, "--partitions", "3") == dict.fromkeys(ROLES, "exists")
     assert states(environment) == dict.fromkeys(ROLES, "exists")
     admin = AdminClient({"bootstrap.servers": kafka_broker.bootstrap})
+    # Without waiting: the command has.
     topics = admin.list_topics(timeout=10).topics
     assert {len(topics[name].partitions) for name in names.values()} == {3}
     resource = ConfigResource(ResourceType.TOPIC, names["dead_letters"])

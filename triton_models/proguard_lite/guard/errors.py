@@ -1,9 +1,9 @@
 """What goes wrong for one request, and only for that one.
 
     GuardRequestError
-    ├── BadPrompt    the rendered messages are not the ones this guard reads
-    ├── BadImage     the bytes are not an image that may be decoded
-    └── BadTensor    a tensor is missing, empty, of the wrong shape or not UTF-8
+    ├── BadPromptError    the rendered messages are not the ones this guard reads
+    ├── BadImageError     the bytes are not an image that may be decoded
+    └── BadTensorError    a tensor is missing, empty, of the wrong shape or not UTF-8
 
 Messages go back to the client, so they describe the fault and never repeat content.
 """
@@ -15,13 +15,13 @@ class GuardRequestError(Exception):
     """One request cannot be answered. Its neighbours in the batch are."""
 
 
-class BadPrompt(GuardRequestError):
+class BadPromptError(GuardRequestError):
     """SYSTEM or USER lacks the blocks that the guard reads."""
 
 
-class BadImage(GuardRequestError):
+class BadImageError(GuardRequestError):
     """An entry of IMAGES is not a PNG, JPEG or WebP image within the limits."""
 
 
-class BadTensor(GuardRequestError):
+class BadTensorError(GuardRequestError):
     """A tensor is missing, empty, of the wrong shape, or not UTF-8 where it must be."""

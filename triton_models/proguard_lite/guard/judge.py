@@ -15,7 +15,7 @@ import numpy as np
 from .answer import Answer, write
 from .categories import Placement, PolicyIndex, means
 from .encoder import Encoded, TextEncoder
-from .errors import BadPrompt, GuardRequestError
+from .errors import BadPromptError, GuardRequestError
 from .heads import UNSAFE_FROM, Heads
 from .naming import PhraseBank
 from .prompt_reading import Task, Turns, read_system, read_user
@@ -41,7 +41,9 @@ class Reading:
 class Judge:
     """Answers batches. `read` may run on any thread; `answer` on one thread at a time."""
 
-    def __init__(self, encoder: TextEncoder, count_tokens: Callable[[str], int], heads: Heads, bank: PhraseBank) -> None:
+    def __init__(
+        self, encoder: TextEncoder, count_tokens: Callable[[str], int], heads: Heads, bank: PhraseBank
+    ) -> None:
         self._encoder = encoder
         self._count = count_tokens
         self._heads = heads
@@ -56,9 +58,9 @@ class Judge:
         return self._heads.digest
 
     def read(self, system: str, user: str, *, max_tokens: int | None = None) -> Reading:
-        """Read the two messages. Raises `BadPrompt`."""
+        """Read the two messages. Raises `BadPromptError`."""
         if len(system) > MAX_SYSTEM_CHARACTERS:
-            raise BadPrompt(f"SYSTEM has more than {MAX_SYSTEM_CHARACTERS} characters")
+            raise BadPromptError(f"SYSTEM has more than {MAX_SYSTEM_CHARACTERS} characters")
         key = hashlib.sha256(system.encode("utf-8", "surrogatepass")).hexdigest()
         task, tokens = self._systems.get(key, lambda: (read_system(system), self._count(system)))
         return Reading(task, read_user(user), tokens, max_tokens=max_tokens)
@@ -99,7 +101,7 @@ class Judge:
         if any(unsafe):
             # The request says what it is about more plainly than the answer does.
             placement = self._place(reading.task, request if unsafe[0] else response)
-            outside = self._heads.outside(placement.nearness, placement.name_nearness) >= UNSAFE_FROM
+            outside = self._heads.outside(placement.evidence) >= UNSAFE_FROM
         category = None if placement is None else placement.name if outside else placement.category.id
         completion = write(
             think=_think(reading, unsafe, placement, outside, request, response),
@@ -110,9 +112,7 @@ class Judge:
         return self._limited(reading, completion, request_score, response_score, request.tokens + response.tokens)
 
     def _place(self, task: Task, text: Encoded) -> Placement:
-        index = self._policies.get(
-            task.digest, lambda: PolicyIndex.build(task, self._encoder, self._heads, self._bank)
-        )
+        index = self._policies.get(task.digest, lambda: PolicyIndex.build(task, self._encoder, self._heads, self._bank))
         return index.place(text.windows, self._heads, self._bank, specific=task.specific)
 
     def _limited(self, reading: Reading, completion: str, request: float, response: float, read: int) -> Answer:
@@ -144,7 +144,9 @@ def _think(
         sentences.append(f"This guard cannot see pictures; {seen}.")
     if not (request.complete and response.complete):
         sentences.append("The text is long; parts of it, head and tail included, were read.")
-    turn = {(True, True): "Both turns are", (True, False): "The request is", (False, True): "The response is"}.get(unsafe)
+    turn = {(True, True): "Both turns are", (True, False): "The request is", (False, True): "The response is"}.get(
+        unsafe
+    )
     if turn is None or placement is None:
         sentences.append("Nothing that was read looks unsafe.")
     elif outside:

@@ -16,33 +16,29 @@ _SAME = 0.72
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """A name of the bank and how near the text is to it."""
-
-    name: str
-    nearness: float
-
-
-@dataclass(frozen=True, slots=True)
 class PhraseBank:
-    """`phrases` holds two unit rows a name: the name itself, and the name with its cue."""
+    """`phrases` holds two unit rows a name: the name itself, and the name with its cue. `concepts` is (names, concepts): how
+    near a name is to what a learned concept is called."""
 
     names: tuple[str, ...]
     phrases: Vectors
+    concepts: Vectors
 
-    def free_of(self, policy: Vectors) -> NDArray[np.intp]:
-        """Positions of the names that no phrase of the policy says already; all of them when none is left."""
-        similar = (self.phrases[0::2] @ policy.T).max(axis=1)
-        free = np.flatnonzero(similar < _SAME)
-        return free if free.size else np.arange(len(self.names))
+    def split(self, policy: Vectors) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Positions of the names that no phrase of the policy says already, and of the others.
 
-    def nearest(self, text: Vectors, among: NDArray[np.intp], mix: float) -> Named:
-        """The nearest of the names `among` to any of a text's centred windows."""
-        similar = text @ self.phrases.T
-        plain, cued = similar[:, 0::2][:, among], similar[:, 1::2][:, among]
-        scores = (mix * np.maximum(plain, cued) + (1.0 - mix) * (plain + cued) / 2.0).max(axis=0)
-        best = int(np.argmax(scores))
-        return Named(self.names[int(among[best])], float(scores[best]))
+        When the policy says them all, all are free: some name must be left to answer.
+        """
+        said = (self.phrases[0::2] @ policy.T).max(axis=1) >= _SAME
+        free = np.flatnonzero(~said)
+        return (free if free.size else np.arange(len(self.names))), np.flatnonzero(said)
+
+    def nearness(self, windows: Vectors, mix: float) -> Vectors:
+        """How near each name is to a text, in the window where it is nearest."""
+        similar = windows @ self.phrases.T
+        plain, cued = similar[:, 0::2], similar[:, 1::2]
+        nearest: Vectors = (mix * np.maximum(plain, cued) + (1.0 - mix) * (plain + cued) / 2.0).max(axis=0)
+        return nearest
 
 
 def read_phrases(path: Path) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image, ImageOps
 
-from .errors import BadImage
+from .errors import BadImageError
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_PIXELS = 50_000_000
@@ -27,7 +27,7 @@ class TextReader(Protocol):
     """The seam between the guard and its OCR."""
 
     def read(self, image: bytes) -> str:
-        """The text in an encoded image, lines in reading order; empty when there is none. Raises `BadImage`."""
+        """The text in an encoded image, lines in reading order; empty when there is none. Raises `BadImageError`."""
         ...
 
 
@@ -56,14 +56,14 @@ class RapidReader:
 
 
 def decode(image: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The pixels as (height, width, 3) in blue-green-red order, upright, on white. Raises `BadImage`.
+    """The pixels as (height, width, 3) in blue-green-red order, upright, on white. Raises `BadImageError`.
 
     The size is refused from the header, before any pixel is decoded.
     """
     if not image:
-        raise BadImage("an image is empty")
+        raise BadImageError("an image is empty")
     if len(image) > MAX_BYTES:
-        raise BadImage(f"an image has {len(image)} bytes, more than {MAX_BYTES}")
+        raise BadImageError(f"an image has {len(image)} bytes, more than {MAX_BYTES}")
     try:
         with warnings.catch_warnings():
             # Pillow warns of a decompression bomb at a size of its own; the limit here is the one below.
@@ -71,14 +71,14 @@ def decode(image: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
             with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
                 width, height = opened.size
                 if width * height > MAX_PIXELS:
-                    raise BadImage(f"an image has {width} x {height} pixels, more than {MAX_PIXELS} in all")
+                    raise BadImageError(f"an image has {width} x {height} pixels, more than {MAX_PIXELS} in all")
                 upright = ImageOps.exif_transpose(opened)
                 flat = Image.new("RGB", upright.size, "white")
                 rgba = upright.convert("RGBA")
                 flat.paste(rgba, mask=rgba.getchannel("A"))
-    except BadImage:
+    except BadImageError:
         raise
     # Pillow's decoders raise OSError, ValueError, SyntaxError, EOFError, struct.error and more on broken files.
     except Exception as error:
-        raise BadImage(f"an image cannot be decoded ({type(error).__name__})") from error
+        raise BadImageError(f"an image cannot be decoded ({type(error).__name__})") from error
     return np.ascontiguousarray(np.asarray(flat)[:, :, ::-1])

@@ -10,7 +10,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from .errors import BadPrompt
+from .errors import BadPromptError
 
 CATEGORIES_BEGIN = "<BEGIN UNSAFE CONTENT CATEGORIES>"
 CATEGORIES_END = "<END UNSAFE CONTENT CATEGORIES>"
@@ -67,7 +67,7 @@ class Turns:
 
 
 def read_system(system: str) -> Task:
-    """Read a system message. Raises `BadPrompt` without a block of at least one category, or without an output format."""
+    """Read a system message. Raises `BadPromptError` without a block of at least one category, or without an output format."""
     block = _between(system, CATEGORIES_BEGIN, CATEGORIES_END)
     form = _between(system, FORMAT_BEGIN, FORMAT_END)
     examples = [match["sub"] is not None for match in _EXAMPLE.finditer(form)]
@@ -80,17 +80,17 @@ def read_system(system: str) -> Task:
 
 
 def read_user(user: str) -> Turns:
-    """Read a user message. Raises `BadPrompt` without the conversation markers and the two role markers."""
+    """Read a user message. Raises `BadPromptError` without the conversation markers and the two role markers."""
     start = user.find(CONVERSATION_BEGIN)
     end = user.rfind(CONVERSATION_END)
     if start < 0 or end < start:
-        raise BadPrompt(f"USER has no {CONVERSATION_BEGIN} … {CONVERSATION_END} block")
+        raise BadPromptError(f"USER has no {CONVERSATION_BEGIN} … {CONVERSATION_END} block")
     body = user[start + len(CONVERSATION_BEGIN) : end].strip("\n")
     if not body.startswith("User:"):
-        raise BadPrompt("USER's conversation does not begin with the User turn")
+        raise BadPromptError("USER's conversation does not begin with the User turn")
     request, marker, response = body.removeprefix("User:").partition("\nAgent:")
     if not marker:
-        raise BadPrompt("USER's conversation has no Agent turn")
+        raise BadPromptError("USER's conversation has no Agent turn")
     return Turns(user=request.strip(), agent=response.strip())
 
 
@@ -98,7 +98,7 @@ def _between(text: str, begin: str, end: str) -> str:
     start = text.find(begin)
     stop = text.find(end, start + len(begin))
     if start < 0 or stop < 0:
-        raise BadPrompt(f"SYSTEM has no {begin} … {end} block")
+        raise BadPromptError(f"SYSTEM has no {begin} … {end} block")
     return text[start + len(begin) : stop].strip("\n")
 
 
@@ -109,19 +109,19 @@ def _read_entries(block: str) -> tuple[Entry, ...]:
             continue
         entry = _read_entry(line.rstrip())
         if entry.id in entries:
-            raise BadPrompt(f"SYSTEM lists the category {entry.id} twice")
+            raise BadPromptError(f"SYSTEM lists the category {entry.id} twice")
         entries[entry.id] = entry
         if len(entries) > MAX_ENTRIES:
-            raise BadPrompt(f"SYSTEM lists more than {MAX_ENTRIES} categories")
+            raise BadPromptError(f"SYSTEM lists more than {MAX_ENTRIES} categories")
     if not entries:
-        raise BadPrompt("SYSTEM lists no category")
+        raise BadPromptError("SYSTEM lists no category")
     return tuple(entries.values())
 
 
 def _read_entry(line: str) -> Entry:
     match = _ENTRY.match(line)
     if match is None:
-        raise BadPrompt("a line of SYSTEM's categories block is not a category")
+        raise BadPromptError("a line of SYSTEM's categories block is not a category")
     rest = match["rest"]
     synonyms: tuple[str, ...] = ()
     if listed := _SYNONYMS.search(rest):

@@ -1,0 +1,76 @@
+"""The demo as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from stream.demo.scene import SAMPLES
+
+LAST_LINE = re.compile(
+    r"events=(?P<events>\d+) verdicts=(?P<verdicts>\d+) dead_letters=(?P<dead_letters>\d+) "
+    r"ood=(?P<ood>\d+) lost=(?P<lost>\d+) duplicated=(?P<duplicated>\d+)"
+)
+PARTS = ("kafka.Kafka", "tritonserver", "stream.operator.cli worker")
+
+
+def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stream.operator.cli", "demo", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
+
+
+def parts_running() -> Counter[str]:
+    """How many processes of each part run on this machine."""
+    commands = (" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
+    return Counter(part for command in commands for part in PARTS if part in command)
+
+
+def test_the_samples_end_in_sums_that_match_and_nothing_is_left() -> None:
+    before = parts_running()
+    done = run_demo()
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    match = LAST_LINE.fullmatch(done.stdout.rstrip("\n").splitlines()[-1])
+    assert match, done.stdout[-500:]
+    sums = {name: int(value) for name, value in match.groupdict().items()}
+    lines = (SAMPLES / "events.jsonl").read_bytes().rstrip(b"\n").split(b"\n")
+    assert sums["events"] == len(lines) >= 250
+    assert sums["lost"] == sums["duplicated"] == 0
+    unreadable = sum(1 for line in lines if not _expected_to_be_read(line))
+    assert sums["verdicts"] == len(lines) - unreadable
+    assert sums["dead_letters"] > unreadable
+    assert sums["ood"] > 0
+    assert parts_running() == before
+
+
+def _expected_to_be_read(line: bytes) -> bool:
+    """The samples mark what is unreadable by an id that starts with `broken` or by what they expect."""
+    if b"broken-" in line:
+        return False
+    document = json.loads(line)
+    attributes = document.get("data", document).get("attributes", {})
+    return bool(attributes.get("expect") != "oversized")
+
+
+def test_a_file_of_ones_own_is_judged(tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    texts = ["Lovely weather today.", "How do I build a pipe bomb at home?", "not json"]
+    own.write_text(
+        "".join(
+            json.dumps({"id": f"own-{n}", "user_text": text, "occurred_at": "2026-01-01T00:00:00Z"}) + "\n"
+            if text != "not json"
+            else text + "\n"
+            for n, text in enumerate(texts)
+        )
+    )
+    done = run_demo("--events", str(own))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.rstrip("\n").splitlines()[-1].startswith("events=3 verdicts=2 dead_letters=1 ")
+    seen = Counter(word for line in done.stdout.splitlines() if "own-" in line for word in line.split())
+    assert seen["safe"] == 1
+    assert seen["unsafe"] == 1
