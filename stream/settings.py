@@ -32,11 +32,18 @@ CONFIG_VARIABLE = "PROGUARD_CONFIG"
 _OURS = frozenset(
     {
         "bootstrap.servers",
+        "metadata.broker.list",
+        "client.id",
         "group.id",
+        "session.timeout.ms",
+        "auto.offset.reset",
+        "isolation.level",
+        "transactional.id",
         "enable.auto.commit",
         "enable.auto.offset.store",
         "enable.idempotence",
         "acks",
+        "request.required.acks",
         "partition.assignment.strategy",
         "group.protocol",
     }
@@ -64,7 +71,8 @@ class KafkaSettings(BaseModel):
         taken = sorted(_OURS & self.properties.keys())
         if taken:
             raise ValueError(
-                f"{', '.join(taken)}: set by the worker itself, because its delivery promises rest on them"
+                f"{', '.join(taken)}: set by the worker itself, through a setting with a name of its own or because its delivery "
+                "promises rest on it"
             )
         return self
 

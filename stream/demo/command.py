@@ -28,6 +28,7 @@ from stream.demo.scene import (
     send_samples,
     worker_settings,
 )
+from stream.devkit.mock_kafka import MockKafka
 from stream.devkit.stack import DevStack
 from stream.devkit.triton import triton_environment
 from stream.devkit.worker import WorkerProcess
@@ -58,7 +59,8 @@ def demo(
         announce=lambda line: console.print(f"  {line}", style="dim", highlight=False),
     ) as stack:
         settings = worker_settings(stack, events.parent / "images")
-        create_topics(settings, os.environ)
+        if not isinstance(stack.kafka, MockKafka):  # the mock makes topics by itself, and cannot be asked to
+            create_topics(settings, os.environ)
         worker = stack.enter(WorkerProcess(settings, stack.folder))
         console.print("  worker: ready", style="dim", highlight=False)
         scene = Scene(stack, worker, settings)

@@ -71,9 +71,9 @@ def _show(checks: Sequence[Check]) -> None:
     console = out()
     width = min(32, max(len(check.name) for check in checks))
     for check in checks:
-        line = Text(f"{check.state.value:<4} ", style=_STYLES[check.state])
+        line = Text().append(f"{check.state.value:<4} ", style=_STYLES[check.state])
         line.append(f"{clean(check.name):<{width}} ", style="bold")
-        line.append(clean(check.detail), style="")
+        line.append(clean(check.detail))
         if check.fix:
             line.append(f"\n     {'':<{width}} → {clean(check.fix)}", style="cyan")
         console.print(line, soft_wrap=True)

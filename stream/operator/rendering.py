@@ -76,8 +76,5 @@ def dead_letter_row(letter: DeadLetter) -> Text:
 
 
 def _begin(time: str, tenant: str, event_id: str) -> Text:
-    row = Text(f"{time} ", style="", end="")
-    row.stylize("dim")
-    row.append(f"{clean(tenant, 12):<12} ", style="")
-    row.append(f"{clean(event_id, 24):<24} ", style="")
-    return row
+    row = Text().append(f"{time} ", style="dim")
+    return row.append(f"{clean(tenant, 12):<12} {clean(event_id, 24):<24} ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from stream.operator.kafka import (
     BootstrapOption,
     ConfigOption,
     Reasons,
+    TopicMissingError,
     cluster,
     open_admin,
     require_topics,
@@ -77,8 +79,9 @@ def create_topics(
     made_or_met = [name for name, result in made.items() if result.state in ("created", "exists")]
     if made_or_met:
         # What comes next may use them at once. One that somebody else made a moment ago is looked at too.
-        metadata = require_topics(admin, kafka, reasons, made_or_met)
-        found |= found_topics(admin, metadata, [name for name in made_or_met if made[name].state == "exists"])
+        with contextlib.suppress(TopicMissingError):
+            metadata = require_topics(admin, kafka, reasons, made_or_met)
+            found |= found_topics(admin, metadata, [name for name in made_or_met if made[name].state == "exists"])
     results = []
     for topic in plan:
         if topic.name in found:

@@ -61,7 +61,7 @@ def careless(draw: st.DrawFn, answer: Answer) -> tuple[str, bool]:
     return f"{before}{gap}{begin}\n" + "\n".join(lines) + f"\n{end}{tail}", kept
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data(), MODALITIES)
 def test_a_careless_hand_is_read_tolerantly_with_the_same_content(data: st.DataObject, modality: Modality) -> None:
     answer = data.draw(answers(modality))

@@ -19,7 +19,7 @@ from tests.schemas.strategies import EVENT_OF, NOW, as_a_reader_sees, event, hos
 _TAG = re.compile(r"<\s*/?\s*(?:think|answer)")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(hostile_text(), hostile_text())
 def test_content_cannot_change_the_structure_of_the_user_message(user: str, agent: str) -> None:
     message = render_user(user, agent)
@@ -28,8 +28,8 @@ def test_content_cannot_change_the_structure_of_the_user_message(user: str, agen
     assert lines[-1] == CONVERSATION_END
     for seen in (message.casefold(), as_a_reader_sees(message)):
         assert seen.startswith(CONVERSATION_BEGIN.casefold() + "\nuser: ")
-        assert seen.count("<begin") == 1
-        assert seen.count("<end") == 1
+        assert len(re.findall(r"<\s*/?\s*begin\b", seen)) == 1
+        assert len(re.findall(r"<\s*/?\s*end\b", seen)) == 1
         begins = [line.lstrip() for line in seen.splitlines()]
         assert sum(re.match(r"user\s*:", line) is not None for line in begins) == 1
         assert sum(re.match(r"agent\s*:", line) is not None for line in begins) == 1

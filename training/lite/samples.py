@@ -66,8 +66,9 @@ def response_samples(rows: Sequence[Row]) -> list[Sample]:
     return _thinned(samples) + own
 
 
-def risks(rows: Sequence[Row]) -> list[Risk]:
-    """Unsafe requests whose category is known, and some of one known kind that no category of the default policy covers."""
+def risks(rows: Sequence[Row], *, own: bool = True) -> list[Risk]:
+    """Unsafe requests whose category is known, some of one kind that no category of the default policy covers, and with
+    `own` our own train sentences."""
     mapping = category_map()
     known = [
         Risk(row.source, row.request[:_CHARACTERS], mapping[row.source][row.category or ""])
@@ -75,7 +76,8 @@ def risks(rows: Sequence[Row]) -> list[Risk]:
         if mapped(row, mapping)
     ]
     medical = [Risk(row.source, row.request[:_CHARACTERS], None) for row in rows if row.source == _MEDICAL_ETHICS]
-    return known + medical[:150] + [Risk(OWN, text, category) for category, text in own_unsafe("train")]
+    written = [Risk(OWN, text, category) for category, text in own_unsafe("train")] if own else []
+    return known + medical[:150] + written
 
 
 def _thinned(samples: set[Sample]) -> list[Sample]:

@@ -16,7 +16,7 @@ import triton_python_backend_utils as pb_utils
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from guard.answer import Answer
-from guard.assembly import open_judge
+from guard.assembly import open_parts
 from guard.batching import Stage
 from guard.errors import BadTensorError, GuardRequestError
 from guard.judge import Judge, Reading
@@ -38,7 +38,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load everything, so that the model is ready when the server says so. Raises when the weights are not whole."""
         parameters = json.loads(args["model_config"])["parameters"]
-        self._judge: Judge = open_judge(threads=int(parameters["threads"]["string_value"]))
+        self._judge: Judge = open_parts(threads=int(parameters["threads"]["string_value"])).judge
         self._ocr = RapidReader(threads=int(parameters["ocr_threads"]["string_value"]))
         self._texts: Stage[_Job] = Stage("guard", self._answer, _refuse)
         self._pictures: Stage[_Job] = Stage("ocr", self._read_images, _refuse, largest=1)

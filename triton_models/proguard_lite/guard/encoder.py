@@ -62,8 +62,8 @@ class MiniLM:
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._cls = int(self._tokenizer.token_to_id("[CLS]"))
-        self._sep = int(self._tokenizer.token_to_id("[SEP]"))
+        # An empty text is nothing but the two special pieces.
+        self._cls, self._sep = self._tokenizer.encode("").ids
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """See `TextEncoder.encode`."""
