@@ -203,6 +203,21 @@ async def test_a_cancelled_event_gives_its_place_back() -> None:
     assert bench.guard.in_flight == 0
 
 
+async def test_a_probe_that_fails_in_an_unforeseen_way_is_made_again() -> None:
+    guard = Script(probes=[DOWN])
+    bench = Bench(guard)
+    original = guard.probe
+
+    async def probe(*, timeout: float) -> None:
+        await original(timeout=timeout)
+        if guard.probed < 4:
+            raise ValueError("the answer is nonsense")
+
+    guard.probe = probe  # type: ignore[method-assign]
+    await bench.start()
+    assert (guard.probed, bench.changes) == (4, [True])
+
+
 async def test_closing_ends_a_probe_that_never_succeeds() -> None:
     guard = Script(probes=[DOWN] * 10_000)
     bench = Bench(guard)

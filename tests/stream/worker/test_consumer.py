@@ -233,7 +233,7 @@ async def test_an_error_in_the_thread_is_reported_and_the_group_is_left(kafka_br
 async def test_a_commit_that_is_refused_for_one_partition_is_tried_again(kafka_broker: KafkaBroker) -> None:
     tries: list[list[int]] = []
 
-    class Refusing(Consumer):
+    class Refusing(Consumer):  # type: ignore[misc]
         """Answers the first commit as a broker does that takes one of two partitions."""
 
         def commit(self, *args: Any, **options: Any) -> Any:

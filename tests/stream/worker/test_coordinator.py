@@ -169,6 +169,15 @@ async def test_outcomes_of_a_partition_that_was_given_up_are_neither_written_nor
     assert desk.faults == []
 
 
+async def test_what_was_completed_beyond_the_watermark_is_given_back_once() -> None:
+    desk, slow, quick = Desk(P0), record(0, key=b"a"), record(1, key=b"b")
+    await desk.accept(slow, quick)
+    await desk.complete(quick)
+    assert (desk.books.positions(), desk.books.held(), desk.backlog.count) == ({}, 2, 1)
+    desk.books.release([P0])
+    assert (desk.books.held(), desk.backlog.count) == (0, 0)
+
+
 async def test_an_event_that_finishes_in_spite_of_its_cancellation_is_not_written() -> None:
     desk = Desk(P0)
 

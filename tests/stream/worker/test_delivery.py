@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -69,9 +70,8 @@ class Sent:
         self.done: list[Outcome] = []
         self.failures: list[DeliveryError] = []
         known = {"bootstrap.servers": bootstrap, "enable.idempotence": True, "acks": "all", "log_level": 0}
-        self.delivery = AtLeastOnceDelivery(
-            Producer({**known, **properties}), topics, ce_source=SOURCE, on_failure=self.failures.append
-        )
+        self.producer = Producer({**known, **properties})
+        self.delivery = AtLeastOnceDelivery(self.producer, topics, ce_source=SOURCE, on_failure=self.failures.append)
 
     def write(self, *outcomes: Outcome) -> None:
         for outcome in outcomes:
@@ -97,7 +97,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def headers_of(message: Message) -> dict[str, bytes | None]:
-    return dict(message.headers() or ())  # type: ignore[arg-type]
+    return dict(message.headers() or ())
 
 
 async def test_every_record_of_an_outcome_arrives_with_key_envelope_and_trace_context(
@@ -171,6 +171,19 @@ async def test_a_full_local_queue_neither_blocks_nor_reorders_nor_loses(kafka_br
     for topic, contract in ((topics.verdicts, Verdict), (topics.dead_letters, DeadLetter)):
         found = [contract.model_validate_json(m.value() or b"") for m in stored(kafka_broker, topic)]
         assert [one.source.offset for one in found] == list(range(count))
+
+
+async def test_what_waits_for_room_goes_first_when_there_is_room_again(kafka_broker: KafkaBroker) -> None:
+    topics = topics_on(kafka_broker)
+    async with sent(kafka_broker.bootstrap, topics, **{"queue.buffering.max.messages": 5, "linger.ms": 0}) as out:
+        out.write(*(judged(record(n)) for n in range(20)))
+        pause, give_up = threading.Event(), time.monotonic() + 20
+        while len(out.producer) and time.monotonic() < give_up:
+            pause.wait(0.01)  # blocks the loop: the queue empties, and nobody has looked at what waits
+        out.write(judged(record(20)))
+        assert await out.delivery.flush(20)
+    found = [Verdict.model_validate_json(m.value() or b"") for m in stored(kafka_broker, topics.verdicts)]
+    assert [verdict.source.offset for verdict in found] == list(range(21))
 
 
 async def test_a_record_that_the_broker_refuses_fails_once_and_nothing_after_it_is_done(
