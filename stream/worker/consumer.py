@@ -92,6 +92,8 @@ class ConsumerThread:
         self._finish = threading.Event()
         self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
         self.last_poll = clock.monotonic()
+        self.joined_group = False
+        """Whether the group has this member. It may own no partition: a worker more than there are partitions stands by."""
 
     def start(self) -> None:
         self._thread.start()
@@ -129,6 +131,7 @@ class ConsumerThread:
 
     def _step(self) -> None:
         now = self.last_poll = self._clock.monotonic()
+        self.joined_group = bool(self._consumer.memberid())
         if now >= self._next_commit:
             self._commit(self._books.positions())
             self._next_commit = now + self._commit_interval_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,6 +158,11 @@ def scores(event: ContentEvent, completion: Completion | None) -> Scores:
     )
 
 
+MAX_KEPT_VALUE = 8 * 1024 * 1024
+"""Bytes of an original value that a dead letter carries. A larger one stays in the input topic alone: it would not fit a
+record, and one that cannot be written would stop every worker that meets it."""
+
+
 def _dead_letter(
     record: InputRecord,
     reason: Reason,
@@ -167,6 +173,10 @@ def _dead_letter(
     verdict: Verdict | None,
 ) -> DeadLetter:
     attempt = attempt_of(record)
+    value = record.value
+    if value is not None and len(value) > MAX_KEPT_VALUE:
+        detail = f"{detail}; the value ({len(value)} bytes, SHA-256 {hashlib.sha256(value).hexdigest()}) is left at its source"
+        value = None
     name = f"{len(record.topic)}:{record.topic}/{record.partition}/{record.offset}/{attempt}"
     return DeadLetter(
         id=str(uuid.uuid5(_DEAD_LETTERS, name)),
@@ -179,6 +189,6 @@ def _dead_letter(
         source=record.source,
         key=record.key,
         headers=[Header(name=header, value=value) for header, value in record.headers],
-        value=record.value,
+        value=value,
         failed_at=failed_at,
     )

@@ -189,6 +189,6 @@ class WorkerService:
     def _ready(self) -> Checks:
         return {
             "guard": self._availability.up,
-            "partitions": bool(self._books.owned()),
+            "group": self._consumer.joined_group,
             "running": not self._stop.is_set(),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from stream.demo.audit import AuditReport
 from stream.devkit.kafka import KafkaBroker
 from stream.devkit.triton import TritonServer
+from stream.errors import DevkitError
 from tests.end_to_end.harness import Stage, event, eventually, running
 from tests.support.services import scripted_triton
 
@@ -27,7 +29,7 @@ def stage(kafka_broker: KafkaBroker, scripted_guard: TritonServer, tmp_path: Pat
 
 @pytest.fixture
 def mortal_guard(triton_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    with scripted_triton(triton_env, tmp_path_factory.mktemp("mortal")) as server:
+    with scripted_triton(triton_env, tmp_path_factory.mktemp("mortal"), start_timeout=15.0) as server:
         yield server
 
 
@@ -131,7 +133,8 @@ def test_an_event_that_kills_the_guard_is_given_up_and_the_others_are_judged(
         def answered_with_a_server_that_is_restarted() -> bool:
             # This Triton does not restart a dead stub by itself; in production the pod's liveness probe does.
             if worker.metric("proguard_paused", why="guard") == 1:
-                mortal_guard.restart()
+                with suppress(DevkitError):  # killed again before its own readiness probe was answered
+                    mortal_guard.restart()
             return stage.audit().lost == 0
 
         eventually(answered_with_a_server_that_is_restarted, 90, "every event has an outcome")
@@ -146,7 +149,9 @@ def test_a_second_worker_takes_half_of_the_partitions_and_gives_them_back(stage:
     with running(stage.worker()) as first:
         stage.send_events(1000, SLOW)
         with running(stage.worker()) as second:
-            eventually(lambda: second.metric("proguard_partitions_assigned") == 2, 60, "the second worker has its share")
+            eventually(
+                lambda: second.metric("proguard_partitions_assigned") == 2, 60, "the second worker has its share"
+            )
             stage.send_events(1000, SLOW, start=1000)
             eventually(lambda: second.metric("proguard_verdicts_total") > 20, 60, "the second worker works")
         eventually(lambda: first.metric("proguard_partitions_assigned") == 4, 60, "the first worker has all again")
@@ -154,6 +159,15 @@ def test_a_second_worker_takes_half_of_the_partitions_and_gives_them_back(stage:
         report = stage.all_answered()
     assert_every_event_once_by_id(report, 2500)
     assert report.reordered == 0
+
+
+def test_a_worker_more_than_there_are_partitions_is_ready_and_stands_by(
+    kafka_broker: KafkaBroker, scripted_guard: TritonServer, tmp_path: Path
+) -> None:
+    stage = Stage.on(kafka_broker, scripted_guard.grpc_url, tmp_path, partitions=1)
+    with running(stage.worker()) as first, running(stage.worker()) as second:
+        owned = {worker.metric("proguard_partitions_assigned") for worker in (first, second)}
+        assert owned == {0.0, 1.0}
 
 
 class Countdown:

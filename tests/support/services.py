@@ -62,7 +62,7 @@ def scripted_guard(triton_env: Path, tmp_path_factory: pytest.TempPathFactory) -
         yield server
 
 
-def scripted_triton(environment: Path, folder: Path) -> TritonServer:
+def scripted_triton(environment: Path, folder: Path, *, start_timeout: float = 120.0) -> TritonServer:
     """A Triton of its own, not started, for tests that stop it."""
     return TritonServer(
         REPOSITORY_ROOT / "tests" / "guards",
@@ -70,4 +70,5 @@ def scripted_triton(environment: Path, folder: Path) -> TritonServer:
         folder,
         models=["scripted_guard"],
         ready=lambda url: guard_answers(url, "scripted_guard"),
+        start_timeout=start_timeout,
     )

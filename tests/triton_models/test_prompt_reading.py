@@ -13,14 +13,14 @@ from tests.triton_models import prompts
 from triton_models.proguard_lite.guard.errors import BadPromptError
 from triton_models.proguard_lite.guard.prompt_reading import read_system, read_user
 
-_letters = st.characters(codec="utf-8", exclude_characters="<>|;()—\u2028\u2029\u0085", exclude_categories=("Cc", "Cs"))
+_letters = st.characters(codec="utf-8", exclude_characters="<>|;()—\u2028\u2029\u0085", categories=["L", "M", "N", "P", "S", "Zs"])
 _phrase = st.text(_letters, min_size=1, max_size=30).map(str.strip).filter(bool)
 _sentence = st.text(
-    st.characters(codec="utf-8", exclude_characters="<>|\u2028\u2029\u0085", exclude_categories=("Cc", "Cs")),
+    st.characters(codec="utf-8", exclude_characters="<>|\u2028\u2029\u0085", categories=["L", "M", "N", "P", "S", "Zs"]),
     min_size=1,
     max_size=60,
 ).map(str.strip)
-_content = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=200)
+_content = st.text(st.characters(codec="utf-8"), max_size=200)
 
 
 @st.composite
@@ -118,7 +118,13 @@ def test_a_system_message_without_readable_categories_is_refused(system: str) ->
 
 
 @pytest.mark.parametrize(
-    "user", ["", "hello", "<BEGIN CONVERSATION>\nUser: x\n<END CONVERSATION>", "<BEGIN CONVERSATION>\nAgent: x\n<END CONVERSATION>"]
+    "user",
+    [
+        "",
+        "hello",
+        "<BEGIN CONVERSATION>\nUser: x\n<END CONVERSATION>",
+        "<BEGIN CONVERSATION>\nAgent: x\n<END CONVERSATION>",
+    ],
 )
 def test_a_user_message_without_a_conversation_is_refused(user: str) -> None:
     with pytest.raises(BadPromptError):

@@ -81,7 +81,7 @@ def fit(dataset: Dataset, encoder: MiniLM) -> tuple[Heads, list[Sample]]:
 def fit_request(samples: Sequence[Sample], table: VectorTable) -> Perceptron:
     """The request head. Its texts must be in `table`."""
     unsafe = np.array([sample.unsafe for sample in samples])
-    weights = balanced([sample.source for sample in samples], unsafe, cap=1500, extra={OWN: 4.0})
+    weights = balanced([sample.source for sample in samples], unsafe, cap=1500, extra={OWN: 8.0})
     return fit_perceptron(_rows(table, samples), unsafe, weights, units=64, decay=0.1)
 
 

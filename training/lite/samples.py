@@ -12,7 +12,7 @@ from training.lite.dataset import Row, benign, category_map, mapped, own_respons
 OWN = "own"
 # More rows of one source and label than this teach nothing new and cost minutes of encoding.
 _ROWS_EACH = 2500
-# A response's first words show what it is; a thousand characters fit one window of the encoder.
+# The first words of a text show what it is, and a thousand characters are two windows of the encoder.
 _CHARACTERS = 1000
 # Content whose own words are the harm: hateful or explicit text is as unsafe in a response as in a request.
 _SPEAKS_FOR_ITSELF = frozenset({"hatecheck", "openai_moderation"})

@@ -19,11 +19,12 @@ from tokenizers import Tokenizer
 Vectors = NDArray[np.float32]
 
 DIMENSIONS = 384
-# MiniLM was trained on up to 256 word pieces; two of them are [CLS] and [SEP].
-WINDOW = 256
-# A text of up to 2,048 word pieces is read completely. Of a longer one, this many windows spread over all of it, the
+# Word pieces in a window, two of them [CLS] and [SEP]. MiniLM reads 256, but a sentence hides among so many: in half as
+# many, fifty harmful words outweigh the harmless ones around them.
+WINDOW = 128
+# A text of up to 2,016 word pieces is read completely. Of a longer one, this many windows spread over all of it, the
 # head and the tail among them, so that one event costs a bounded time.
-MAX_WINDOWS = 8
+MAX_WINDOWS = 16
 # Tokenising is linear in characters, so it is bounded too: half from the head, half from the tail.
 MAX_CHARACTERS = 64_000
 # Bounds the memory of one run: attention takes heads x window^2 floats for each sequence.
