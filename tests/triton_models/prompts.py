@@ -14,7 +14,12 @@ SYSTEM_TEXT_IMAGE = render_system(POLICY, Modality.TEXT_IMAGE)
 
 def without(*ids: str) -> Policy:
     """The default policy without the top categories `ids`."""
-    return POLICY.model_copy(update={"categories": [c for c in POLICY.categories if c.id not in ids]})
+    return changed(categories=[c for c in POLICY.categories if c.id not in ids])
+
+
+def changed(**fields: object) -> Policy:
+    """The default policy with other `fields`, validated anew so that its digest and index are its own."""
+    return Policy.model_validate({**dict(POLICY), **fields})
 
 
 def system_of(policy: Policy) -> str:

@@ -60,3 +60,21 @@ def test_a_batch_that_raises_fails_its_items_and_the_next_one_is_worked_on() -> 
         stage.put(item)
     assert stage.close(10)
     assert (done, failed) == ([0, 2], [(1, "broken")])
+
+
+def test_more_than_may_wait_is_not_taken() -> None:
+    gate, started = threading.Event(), threading.Event()
+    done: list[int] = []
+
+    def work(items: Sequence[int]) -> None:
+        started.set()
+        gate.wait(10)
+        done.extend(items)
+
+    stage: Stage[int] = Stage("test", work, unexpected, waiting=2)
+    assert stage.put(0)
+    assert started.wait(10)
+    assert [stage.put(item) for item in range(1, 5)] == [True, True, False, False]
+    gate.set()
+    assert stage.close(10)
+    assert done == [0, 1, 2]

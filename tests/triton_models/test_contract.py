@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -59,7 +60,10 @@ def answers(url: str) -> bool:
 @pytest.fixture(scope="module")
 def server(triton_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     folder = tmp_path_factory.mktemp("lite")
-    with TritonServer(MODEL_FOLDER.parent, triton_env, folder, models=[MODEL], ready=answers) as running:
+    # A copy without the repository around it, as in a container: the model must bring all that it imports.
+    repository = folder / "models"
+    shutil.copytree(MODEL_FOLDER, repository / MODEL, ignore=shutil.ignore_patterns("__pycache__"))
+    with TritonServer(repository, triton_env, folder, models=[MODEL], ready=answers) as running:
         yield running
 
 

@@ -13,10 +13,14 @@ from tests.triton_models import prompts
 from triton_models.proguard_lite.guard.errors import BadPromptError
 from triton_models.proguard_lite.guard.prompt_reading import read_system, read_user
 
-_letters = st.characters(codec="utf-8", exclude_characters="<>|;()—\u2028\u2029\u0085", categories=["L", "M", "N", "P", "S", "Zs"])
+_letters = st.characters(
+    codec="utf-8", exclude_characters="<>|;()—\u2028\u2029\u0085", categories=["L", "M", "N", "P", "S", "Zs"]
+)
 _phrase = st.text(_letters, min_size=1, max_size=30).map(str.strip).filter(bool)
 _sentence = st.text(
-    st.characters(codec="utf-8", exclude_characters="<>|\u2028\u2029\u0085", categories=["L", "M", "N", "P", "S", "Zs"]),
+    st.characters(
+        codec="utf-8", exclude_characters="<>|\u2028\u2029\u0085", categories=["L", "M", "N", "P", "S", "Zs"]
+    ),
     min_size=1,
     max_size=60,
 ).map(str.strip)
@@ -82,7 +86,7 @@ def test_default_policy_is_read_with_its_synonyms_and_descriptions() -> None:
 
 def test_a_policy_without_synonyms_and_subcategories_is_read() -> None:
     style = prompts.POLICY.prompt.model_copy(update={"synonyms": False, "subcategories": False})
-    task = read_system(prompts.system_of(prompts.POLICY.model_copy(update={"prompt": style})))
+    task = read_system(prompts.system_of(prompts.changed(prompt=style)))
     assert [entry.id for entry in task.entries] == [f"C{number}" for number in range(1, 12)]
     assert not any(entry.synonyms for entry in task.entries)
     assert not task.specific

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from guard.answer import Answer
 from guard.assembly import open_parts
 from guard.batching import Stage
-from guard.errors import BadTensorError, GuardRequestError
+from guard.errors import BadTensorError, GuardRequestError, OverloadedError
 from guard.judge import Judge, Reading
 from guard.ocr import MAX_IMAGES, RapidReader
 
@@ -52,7 +52,9 @@ class TritonPythonModel:
             except Exception as error:
                 _send_error(sender, error)
                 continue
-            (self._pictures if job.images else self._texts).put(job)
+            stage = self._pictures if job.images else self._texts
+            if not stage.put(job):
+                _send_error(sender, OverloadedError("too many requests wait"))
 
     def finalize(self) -> None:
         """Finish what waits, then stop both threads."""
@@ -82,7 +84,8 @@ class TritonPythonModel:
             text = "\n".join(filter(None, (self._ocr.read(image) for image in job.images)))
             job.reading = replace(job.reading, image_text=text)
             job.images = ()
-            self._texts.put(job)
+            if not self._texts.put(job):
+                _send_error(job.sender, OverloadedError("too many requests wait"))
 
     def _answer(self, jobs: list[_Job]) -> None:
         waiting: list[_Job] = []
@@ -134,7 +137,9 @@ def _refuse(job: _Job, error: Exception) -> None:
 
 
 def _send_error(sender: Any, error: Exception) -> None:
-    if isinstance(error, GuardRequestError):
+    if isinstance(error, OverloadedError):
+        fault = pb_utils.TritonError(str(error), pb_utils.TritonError.UNAVAILABLE)
+    elif isinstance(error, GuardRequestError):
         fault = pb_utils.TritonError(f"{type(error).__name__}: {error}", pb_utils.TritonError.INVALID_ARG)
     else:
         fault = pb_utils.TritonError(f"the guard failed ({type(error).__name__})", pb_utils.TritonError.INTERNAL)

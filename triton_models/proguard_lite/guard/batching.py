@@ -15,6 +15,8 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 MAX_BATCH = 32
+# Admission control lives in the worker. This is the wall behind it: whoever asks for more is told to come back.
+MAX_WAITING = 1024
 
 
 class Stage(Generic[Item]):
@@ -31,17 +33,22 @@ class Stage(Generic[Item]):
         failed: Callable[[Item, Exception], None],
         *,
         largest: int = MAX_BATCH,
+        waiting: int = MAX_WAITING,
     ) -> None:
         self._work = work
         self._failed = failed
         self._largest = largest
+        self._most = waiting
         self._waiting: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def put(self, item: Item) -> None:
-        """Never blocks. How much waits is bounded by whoever calls the server: admission control lives in the worker."""
+    def put(self, item: Item) -> bool:
+        """Queue `item`. Never blocks; False when as many wait as may, and then the item is not taken."""
+        if self._waiting.qsize() >= self._most:
+            return False
         self._waiting.put(item)
+        return True
 
     def close(self, timeout: float) -> bool:
         """Finish what was put before, then stop. True when the thread ended within `timeout` seconds."""

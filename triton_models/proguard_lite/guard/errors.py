@@ -3,7 +3,8 @@
     GuardRequestError
     ├── BadPromptError    the rendered messages are not the ones this guard reads
     ├── BadImageError     the bytes are not an image that may be decoded
-    └── BadTensorError    a tensor is missing, empty, of the wrong shape or not UTF-8
+    ├── BadTensorError    a tensor is missing, empty, of the wrong shape or not UTF-8
+    └── OverloadedError   too many requests wait; the same one may succeed later
 
 Messages go back to the client, so they describe the fault and never repeat content.
 """
@@ -25,3 +26,7 @@ class BadImageError(GuardRequestError):
 
 class BadTensorError(GuardRequestError):
     """A tensor is missing, empty, of the wrong shape, or not UTF-8 where it must be."""
+
+
+class OverloadedError(GuardRequestError):
+    """As many requests wait as may. Nothing is wrong with this one."""
