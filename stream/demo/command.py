@@ -58,7 +58,8 @@ def demo(
         ready=guard_answers,
         announce=lambda line: console.print(f"  {line}", style="dim", highlight=False),
     ) as stack:
-        settings = worker_settings(stack, events.parent / "images")
+        own_images = events.parent / "images"
+        settings = worker_settings(stack, own_images if own_images.is_dir() else SAMPLES / "images")
         if not isinstance(stack.kafka, MockKafka):  # the mock makes topics by itself, and cannot be asked to
             create_topics(settings, os.environ)
         worker = stack.enter(WorkerProcess(settings, stack.folder))
