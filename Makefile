@@ -6,7 +6,7 @@ UV := .build/uv/bin/uv
 # Where `make fit` and `make evaluate` find labelled data; see training/lite/README.md for its shape.
 DATA ?= data
 
-.PHONY: demo test lint fmt bench check-schemas publish-schemas fit evaluate locks clean help
+.PHONY: demo test chaos lint fmt bench check-schemas publish-schemas fit evaluate locks clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -35,6 +35,9 @@ publish-schemas: .venv/ready ## write schemas/published from the models
 
 bench: .venv/ready .venv-triton/ready ## ratios of one run, on a quiet machine (a few minutes)
 	.venv/bin/python -m tests.benchmarks.run $(ARGS)
+
+chaos: .venv/ready .venv-triton/ready ## FAULTS faults (500) with a SEED, on real Kafka and Triton; every topic audited at the end
+	.venv/bin/python -m tests.chaos.run
 
 fit: .venv/ready ## fit the embedded guard's heads on DATA
 	.venv/bin/python -m training.lite.fit --data $(DATA)

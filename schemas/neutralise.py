@@ -80,7 +80,7 @@ def _fold_character(character: str) -> str:
     if character in _HOMOGLYPHS:
         return _HOMOGLYPHS[character]
     decomposed = unicodedata.normalize("NFKD", character).casefold()
-    return "".join(c for c in decomposed if unicodedata.category(c) not in {"Mn", "Me", "Cf"})
+    return "".join(_HOMOGLYPHS.get(c, c) for c in decomposed if unicodedata.category(c) not in {"Mn", "Me", "Cf"})
 
 
 def _is_ignorable(character: str) -> bool:
@@ -91,8 +91,13 @@ def _is_ignorable(character: str) -> bool:
 _HOMOGLYPHS = {
     "‹": "‹",
     "꞉": "꞉",
-    # Cyrillic and Greek letters that are drawn like the Latin ones in the markers' words.
-    **dict(zip("асеіорѕтухкнгвмьԁһ", "aceiopstyxkhrbmbdh", strict=True)),
+    # Letters of other scripts that are drawn like the Latin ones in the markers' words (Unicode UTS #39, confusables).
+    **dict(zip("асеіорѕтухкнгвмьԁһјԛԝ", "aceiopstyxkhrbmbdhjqw", strict=True)),  # Cyrillic
     **dict(zip("АСЕІОРЅТУХКНВМ", "aceiopstyxkhbm", strict=True)),
-    **dict(zip("αεικνορτυ", "aeiknoptu", strict=True)),
+    **dict(zip("αεικνορτυχ", "aeiknoptux", strict=True)),  # Greek
+    **dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "abezhikmnoptyx", strict=True)),
+    **dict(zip("օոսհցզ", "onuhgq", strict=True)),  # Armenian
+    **dict(zip("ᴀʙᴄᴅᴇɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢɡɑıɩ", "abcdeghijklmnoprstuvwyzgaii", strict=True)),  # Latin small capitals, IPA
+    **dict(zip("ᎪᏴᏟᎠᎬᏀᎻᎥᎫᏦᏞᎷᏢᎡᏚᎢᏙᎳᎽᏃᏒ", "abcdeghijklmprstvwyzr", strict=True)),  # Cherokee
+    **dict(zip("ꓮꓐꓚꓓꓰꓖꓧꓲꓙꓗꓡꓟꓠꓳꓑꓣꓢꓔꓴꓦꓪꓫꓬꓜ", "abcdeghijklmnoprstuvwxyz", strict=True)),  # Lisu
 }

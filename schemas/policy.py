@@ -8,23 +8,42 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterator
 from functools import cached_property
 from importlib import resources
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from schemas.base import Contract, Identifier
 
 Action = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 """What the platform should do: `allow`, `review` and `block` in the default policy; any word a platform understands."""
 
+_JOINERS = "\u200c\u200d"
+"""Invisible, and needed to write Persian, Hindi and emoji."""
+
+
+def _visible_and_unstructured(text: str) -> str:
+    """Refuses what a pattern cannot say: brackets that only a normalising reader sees, and characters that nobody sees."""
+    if set("<>|") & set(unicodedata.normalize("NFKD", text)):
+        raise ValueError("a bracket or a bar in another form")
+    if any(
+        unicodedata.category(character) in {"Cf", "Cc", "Cn", "Co", "Cs"}
+        for character in text
+        if character not in _JOINERS
+    ):
+        raise ValueError("an invisible character")
+    return text
+
+
 Phrase = Annotated[
     str,
     StringConstraints(
         strip_whitespace=True, min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f<>|;()—\u2028\u2029\u0085]+$"
     ),
+    AfterValidator(_visible_and_unstructured),
 ]
 """A name or synonym: one line, free of the characters that structure the prompt."""
 
@@ -33,6 +52,7 @@ Sentence = Annotated[
     StringConstraints(
         strip_whitespace=True, min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f<>|\u2028\u2029\u0085]+$"
     ),
+    AfterValidator(_visible_and_unstructured),
 ]
 
 

@@ -25,9 +25,16 @@ NO_MANIFEST = ""
 """The manifest of a verdict that no guard answered."""
 
 
-def verdict_id(event_id: str, policy_digest: str, manifest: str) -> str:
-    """UUIDv5 of event id, policy digest and model manifest: a replay gives the same id, another model or policy another."""
-    return str(uuid.uuid5(_NAMESPACE, f"{len(event_id)}:{event_id}|{policy_digest}|{manifest}"))
+def verdict_id(event_id: str, policy_digest: str, manifest: str, attempt: int = 1) -> str:
+    """UUIDv5 of event id, policy digest and model manifest: a replay gives the same id, another model or policy another.
+
+    From the second attempt on (a redriven dead letter) the attempt is in it too. Otherwise the decided verdict of an event whose
+    first answer could not be parsed would have the id of the indeterminate one, and whoever keeps one verdict an id would
+    drop it, or replace the other, without a word. The same letter sent twice is the same attempt, so the same id.
+    """
+    name = f"{len(event_id)}:{event_id}|{policy_digest}|{manifest}"
+    # No name of a first attempt begins with digits and a slash.
+    return str(uuid.uuid5(_NAMESPACE, name if attempt <= 1 else f"{attempt}/{name}"))
 
 
 class Label(StrEnum):
@@ -90,7 +97,12 @@ class Usage(Contract):
 class Verdict(Contract):
     """What was decided on one event, with everything needed to reproduce it."""
 
-    id: Annotated[str, Field(description="UUIDv5 of event id, policy digest and model manifest.")]
+    id: Annotated[
+        str,
+        Field(
+            description="UUIDv5 of event id, policy digest and model manifest; of a redriven event, of the attempt too."
+        ),
+    ]
     event_id: Identifier
     tenant: Identifier
     kind: Kind
@@ -110,6 +122,13 @@ class Verdict(Contract):
     prompt_digest: Annotated[Sha256 | None, Field(description="SHA-256 of the rendered system and user messages.")]
     evidence: list[EvidenceRef]
     usage: Usage
+    cached: Annotated[
+        bool,
+        Field(
+            description="The answer was given to the same content, under the same policy and model, before or at the same time. "
+            "Its tokens are counted once, in the verdict that was not cached."
+        ),
+    ] = False
     timings: Annotated[dict[str, FiniteFloat], Field(description="Milliseconds by stage.")]
     degraded: Annotated[list[str], Field(description="What was not as it should be, e.g. `tolerant_reading`.")]
     source: Source

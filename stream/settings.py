@@ -7,6 +7,7 @@ the YAML or JSON file named by `PROGUARD_CONFIG` over the defaults here.
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,9 +24,10 @@ from pydantic_settings import (
 from schemas.topics import DEFAULT_TOPICS, Topics
 from stream.errors import ConfigurationError
 from stream.evidence.settings import EvidenceSettings
-from stream.guard.settings import GuardSettings
+from stream.guard.settings import CacheSettings, GuardSettings
 from stream.settings_sources import flag, nearest, read_config, unknown_names, unknown_variables, variable
 from stream.telemetry.logs import LogFormat, LogLevel
+from stream.worker.breaker import DeadLetterSettings
 
 CONFIG_VARIABLE = "PROGUARD_CONFIG"
 
@@ -46,6 +48,7 @@ _OURS = frozenset(
         "request.required.acks",
         "partition.assignment.strategy",
         "group.protocol",
+        "group.instance.id",
     }
 )
 
@@ -61,6 +64,16 @@ class KafkaSettings(BaseModel):
     session_timeout_ms: Annotated[int, Field(ge=6000, le=300_000)] = Field(
         45_000,
         description="Milliseconds without a heartbeat after which the group gives this worker's partitions away.",
+    )
+    group_protocol: Literal["classic", "consumer"] = Field(
+        "classic",
+        description="classic: cooperative-sticky rebalances, on any broker; consumer: the broker-side protocol of KIP-848 (Kafka 4), "
+        "where the broker sets the session timeout.",
+    )
+    group_instance_id: str | None = Field(
+        None,
+        description="Static membership: a name of this worker that survives its restart, so that a restart within the session "
+        "timeout moves no partition. Different for each worker.",
     )
     properties: dict[str, str] = Field(
         {}, description="Further librdkafka properties for both clients, e.g. security.protocol, sasl.*, ssl.*."
@@ -82,17 +95,31 @@ class KafkaSettings(BaseModel):
 
     def consumer(self) -> dict[str, str | int | bool]:
         """Properties of the worker's consumer: it commits by hand, and only what is done."""
+        member: dict[str, str | int | bool] = {"group.id": self.group_id, "group.protocol": self.group_protocol}
+        if self.group_protocol == "classic":
+            member["partition.assignment.strategy"] = "cooperative-sticky"
+            member["session.timeout.ms"] = self.session_timeout_ms
+        if self.group_instance_id is not None:
+            member["group.instance.id"] = self.group_instance_id
         return {
             "fetch.wait.max.ms": 50,
             "queued.max.messages.kbytes": 16_384,
             **self.common(),
-            "group.id": self.group_id,
-            "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": self.session_timeout_ms,
+            **member,
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "isolation.level": "read_committed",
+        }
+
+    def transactional_producer(self, transactional_id: str | None, timeout_ms: int) -> dict[str, str | int | bool]:
+        """Properties of the worker's producer when exactly once. Without an id, one of this process's own."""
+        return {
+            **self.producer(linger_ms=0),
+            "transactional.id": transactional_id or f"{self.group_id}-{uuid.uuid4()}",
+            "transaction.timeout.ms": timeout_ms,
+            # A record that cannot be delivered in its transaction's time aborts it, and is written again in the next one.
+            "delivery.timeout.ms": timeout_ms,
         }
 
     def producer(self, linger_ms: int) -> dict[str, str | int | bool]:
@@ -141,22 +168,45 @@ class LimitSettings(BaseModel):
     deadline_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         30.0, description="Seconds for one event, outages of the guard not counted; then it is indeterminate."
     )
-    max_in_flight_events: Annotated[int, Field(ge=1, le=100_000)] = Field(
+    max_in_flight_events: Annotated[int, Field(ge=1, le=4096)] = Field(
         512, description="Events taken from Kafka and not yet answered; reading stops there."
+    )
+    window: Annotated[int, Field(ge=64, le=16_000)] = Field(
+        12_000,
+        description="Offsets of one partition from the oldest unfinished event to the newest one read; there the partition waits. "
+        "What is complete in between is remembered in the commit's metadata, which bounds it.",
     )
 
 
 class DeliverySettings(BaseModel):
     """How outcomes are written."""
 
-    mode: Literal["at_least_once"] = Field(
-        "at_least_once",
-        description="at_least_once: written as soon as possible; a crash may repeat a verdict under the same id.",
+    mode: Literal["exactly_once", "at_least_once"] = Field(
+        "exactly_once",
+        description="exactly_once: verdicts, OOD events, dead letters and offsets in one Kafka transaction, seen by readers with "
+        "read_committed; at_least_once: written at once, and a crash may repeat a verdict under the same id.",
+    )
+    transaction_interval_ms: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        100, description="Milliseconds from the start of one transaction to the start of the next, when exactly once."
+    )
+    max_batch: Annotated[int, Field(ge=1, le=20_000)] = Field(
+        2000, description="Outcomes after which a transaction, or a batch, is closed early."
+    )
+    transaction_timeout_ms: Annotated[int, Field(ge=1000, le=900_000)] = Field(
+        15_000,
+        description="Milliseconds after which the brokers abort a transaction whose worker has died; its partitions wait that long.",
+    )
+    transactional_id: str | None = Field(
+        None,
+        description="Name of this process's transactions, different for each worker; one is made if unset. With a stable name (a "
+        "StatefulSet's pod) a restarted worker aborts its own old transaction at once.",
     )
     commit_interval_ms: Annotated[int, Field(ge=10, le=60_000)] = Field(
-        500, description="Milliseconds between offset commits; how much a crash may repeat."
+        500, description="Milliseconds between offset commits, when at least once; how much a crash may repeat."
     )
-    linger_ms: Annotated[int, Field(ge=0, le=1000)] = Field(5, description="Milliseconds the producer waits to batch.")
+    linger_ms: Annotated[int, Field(ge=0, le=1000)] = Field(
+        1, description="Milliseconds the producer waits to batch, when at least once."
+    )
     drain_s: Annotated[float, Field(gt=0, le=300)] = Field(
         20.0, description="Seconds for events in flight to finish on shutdown or when a partition is taken away."
     )
@@ -164,6 +214,7 @@ class DeliverySettings(BaseModel):
     ce_source: str = Field(
         "urn:proguard-stream:worker", min_length=1, description="CloudEvents source of what is written."
     )
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
 
 
 class HealthSettings(BaseModel):
@@ -204,6 +255,7 @@ class WorkerSettings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
     guard: GuardSettings = GuardSettings()
+    cache: CacheSettings = CacheSettings()
     evidence: EvidenceSettings = EvidenceSettings()
     limits: LimitSettings = LimitSettings()
     delivery: DeliverySettings = DeliverySettings()
@@ -219,6 +271,11 @@ class WorkerSettings(BaseSettings):
             raise ValueError(
                 "delivery.drain_s must be shorter than kafka.session_timeout_ms: a worker that drains for longer is expelled from "
                 "its group while it drains"
+            )
+        if self.delivery.transaction_timeout_ms > self.kafka.session_timeout_ms:
+            raise ValueError(
+                "delivery.transaction_timeout_ms must not be longer than kafka.session_timeout_ms: the partitions of a dead worker "
+                "would wait for its transaction after they have found a new owner"
             )
         return self
 

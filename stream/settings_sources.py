@@ -75,7 +75,8 @@ def unknown_variables(environment: Mapping[str, str], model: type[BaseModel]) ->
     to somebody else, and so do the service links of Kubernetes.
     """
     paths = {variable(path): (path, kind) for path, kind in _settings(model)}
-    single = {name.replace(DELIMITER, "_"): name for name in paths}
+    # Compared without the prefix: what all of them share would make short names look alike.
+    single = {name.removeprefix(PREFIX).replace(DELIMITER, "_"): name for name in paths}
     for raw, value in environment.items():
         name = raw.upper()
         if not name.startswith(PREFIX):
@@ -88,8 +89,9 @@ def unknown_variables(environment: Mapping[str, str], model: type[BaseModel]) ->
             continue  # an entry of a mapping, e.g. PROGUARD_KAFKA__PROPERTIES__SECURITY.PROTOCOL
         if _SERVICE_LINK.search(name) and (not name.endswith("_PORT") or _SERVICE_LINK_VALUE.match(value)):
             continue
-        near = difflib.get_close_matches(name.replace(DELIMITER, "_"), single, n=1, cutoff=_CLOSE)
-        if near or DELIMITER in name.removeprefix(PREFIX):
+        rest = name.removeprefix(PREFIX)
+        near = difflib.get_close_matches(rest.replace(DELIMITER, "_"), single, n=1, cutoff=_CLOSE)
+        if near or DELIMITER in rest:
             yield raw, single[near[0]] if near else None
 
 

@@ -11,7 +11,11 @@ from schemas.prompt import RenderedPrompt
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One raw answer. Scores are probabilities of unsafe, None where the guard gives none."""
+    """One raw answer. Scores are probabilities of unsafe, None where the guard gives none.
+
+    Whatever a guard gives, a verdict can be made of it: a score that is no probability (NaN, or outside 0 to 1) is none, a
+    negative count of tokens is 0, and half a surrogate pair in the text is a question mark.
+    """
 
     text: str
     finish_reason: str
@@ -22,6 +26,17 @@ class Completion:
     model: str
     version: str
     manifest: str
+
+    def __post_init__(self) -> None:
+        for name in ("request_score", "response_score"):
+            score = getattr(self, name)
+            if score is not None and not 0.0 <= score <= 1.0:  # also true of NaN
+                object.__setattr__(self, name, None)
+        for name in ("prompt_tokens", "completion_tokens"):
+            if getattr(self, name) < 0:
+                object.__setattr__(self, name, 0)
+        if not self.text.isascii():
+            object.__setattr__(self, "text", self.text.encode("utf-8", "replace").decode())
 
 
 class Guard(Protocol):

@@ -1,9 +1,9 @@
-"""Settings of the guard client."""
+"""Settings of the guard client and of the verdict cache."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -36,10 +36,31 @@ class GuardSettings(BaseModel):
     model: str = Field("proguard", min_length=1, description="Name of the guard model on the server.")
     version: str = Field("", description="Pin one version of the model; empty for the server's choice.")
     max_tokens: Annotated[int, Field(ge=16, le=8192)] = Field(1024, description="Completion tokens at most.")
-    max_in_flight: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="Requests on the server at a time.")
+    limiter: Literal["adaptive", "fixed"] = Field(
+        "adaptive",
+        description="adaptive: between min_in_flight and max_in_flight, by how long answers take; fixed: max_in_flight.",
+    )
+    max_in_flight: Annotated[int, Field(ge=1, le=4096)] = Field(
+        64, description="Requests on the server at a time, at most."
+    )
+    min_in_flight: Annotated[int, Field(ge=1, le=4096)] = Field(
+        8,
+        description="Requests that the guard takes at a time without queueing them; the limit never goes below. Counts as "
+        "max_in_flight where it is more.",
+    )
+    limiter_tolerance: Annotated[float, Field(gt=1, le=100)] = Field(
+        2.0,
+        description="How many times as long as on a quiet guard the median answer may take before the limit shrinks.",
+    )
     timeout_s: Annotated[float, Field(gt=0, le=600)] = Field(10.0, description="Seconds for one request.")
     attempts: Annotated[int, Field(ge=1, le=20)] = Field(
         3, description="Requests for one event; outages that failed one are waited out in between."
+    )
+    retry_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.2, description="Retries for each request, at most; those after an outage are not counted."
+    )
+    retry_reserve: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        32, description="Retries beyond that ratio, at most. 0 with a ratio of 0: no retries but after outages."
     )
     down_after_timeouts: Annotated[int, Field(ge=1)] = Field(
         16, description="Timeouts in a row, with no answer between them, after which the guard counts as down."
@@ -50,3 +71,27 @@ class GuardSettings(BaseModel):
     keepalive_s: Annotated[float, Field(ge=1)] = Field(20.0, description="Seconds between pings on an idle connection.")
     keepalive_timeout_s: Annotated[float, Field(ge=1)] = Field(10.0, description="Seconds to wait for a ping's answer.")
     tls: GuardTls = Field(GuardTls(), description="Transport security.")
+
+
+class CacheSettings(BaseModel):
+    """Content that was judged already: the same prompt and pictures under the same policy by the same model."""
+
+    enabled: bool = Field(
+        True, description="Judge the same content once. The verdicts that were not paid for say `cached`."
+    )
+    max_entries: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        10_000, description="Answers kept; the one not used for longest goes first."
+    )
+    max_bytes: Annotated[int, Field(ge=65_536)] = Field(
+        33_554_432, description="Bytes of memory for kept answers, about."
+    )
+    ttl_s: Annotated[float, Field(gt=0)] | None = Field(
+        3600.0,
+        description="Seconds for which an answer is kept; null for no limit. A new model is noticed at its first answer, which a "
+        "stream of nothing but repeats would never ask for.",
+    )
+    share_between_tenants: bool = Field(
+        False,
+        description="Give tenants with the same policy each other's answers. A tenant could then tell from the times whether "
+        "another one had the same content.",
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -137,10 +136,10 @@ def _completion(response: Any) -> Completion:
     return Completion(
         text=text,
         finish_reason=finish_reason,
-        request_score=_probability(request_score),
-        response_score=_probability(response_score),
-        prompt_tokens=max(0, prompt_tokens),
-        completion_tokens=max(0, completion_tokens),
+        request_score=request_score,
+        response_score=response_score,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
         model=response.model_name,
         version=response.model_version,
         manifest=manifest,
@@ -152,11 +151,6 @@ def _one_string(raw: bytes) -> str:
     if len(raw) < 4 or int.from_bytes(raw[:4], "little") != len(raw) - 4:
         raise ValueError("not one string")
     return raw[4:].decode()
-
-
-def _probability(score: float) -> float | None:
-    """None for NaN, the contract's "no score"; anything outside 0 to 1 is no probability either."""
-    return score if math.isfinite(score) and 0.0 <= score <= 1.0 else None
 
 
 def _guard_error(status: str, details: str) -> GuardError:

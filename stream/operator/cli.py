@@ -18,6 +18,7 @@ from stream.errors import ProGuardStreamError
 from stream.operator import events, policies, topics, verdicts
 from stream.operator.doctor import doctor
 from stream.operator.output import complain
+from stream.operator.redrive import redrive
 from stream.operator.worker_command import worker
 
 DISTRIBUTION = "proguard-stream"
@@ -88,6 +89,7 @@ app.command("doctor", context_settings=PASS_ON)(doctor)
 app.add_typer(topics.app, name="topics")
 app.add_typer(events.app, name="events")
 app.add_typer(verdicts.app, name="verdicts")
+app.command("redrive")(redrive)
 app.add_typer(policies.app, name="policy")
 
 

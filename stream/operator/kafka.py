@@ -79,10 +79,38 @@ def open_producer(settings: KafkaSettings, linger_ms: int, reasons: Reasons) -> 
         raise _not_configured(error) from None
 
 
-def open_reader(settings: KafkaSettings, reasons: Reasons) -> Consumer:
-    """A consumer for assigned partitions: it joins no group and commits nothing."""
+def open_transactional(settings: KafkaSettings, transactional_id: str, reasons: Reasons) -> Producer:
+    """The worker's transactional producer under another id, ready for transactions; an older holder of the id is fenced.
+
+    Blocks for at most `DELIVERY_S`. Raises `KafkaUnreachableError`.
+    """
+    properties = settings.transactional_producer(transactional_id, int(DELIVERY_S * 1000))
+    try:
+        producer = Producer({**properties, **_quiet(reasons)})
+    except KafkaException as error:
+        raise _not_configured(error) from None
+    try:
+        producer.init_transactions(DELIVERY_S)
+    except KafkaException as error:
+        raise KafkaUnreachableError(f"cannot begin transactions: {error.args[0].str()}") from None
+    return producer
+
+
+READER_GROUP = "proguard-stream-reader"
+"""librdkafka wants a name; without subscribe or commit no broker sees it."""
+
+
+def open_reader(
+    settings: KafkaSettings, reasons: Reasons, *, group: str = READER_GROUP, to_end: bool = False
+) -> Consumer:
+    """A consumer for assigned partitions: it joins no group and commits nothing by itself.
+
+    With `to_end`, reaching the end of a partition is an event of its own, and a position that is gone becomes the beginning.
+    """
     reading = {
-        "group.id": "proguard-stream-reader",  # librdkafka wants a name; without subscribe or commit no broker sees it
+        "group.id": group,
+        "enable.partition.eof": to_end,
+        "auto.offset.reset": "earliest" if to_end else "latest",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "isolation.level": "read_committed",

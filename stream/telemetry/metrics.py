@@ -36,6 +36,18 @@ class WorkerMetrics:
             ["reason"],
             registry=r,
         )
+        self.dead_letter_ratio = Gauge(
+            "proguard_dead_letter_ratio",
+            "Share of dead letters among the latest outcomes, redriven events aside. Beyond delivery.dead_letters.max_ratio the "
+            "worker stops itself: look at proguard_dead_letters_total by reason before it does.",
+            registry=r,
+        )
+        self.dead_letter_run = Gauge(
+            "proguard_dead_letter_run",
+            "Dead letters one after another, redriven events aside. At delivery.dead_letters.max_run the worker stops itself: look "
+            "at what the latest ones have in common.",
+            registry=r,
+        )
         self.ood = Counter(
             "proguard_ood_events_total",
             "Risks named outside the policy. A rise is what the emerging-risk board is for.",
@@ -75,6 +87,45 @@ class WorkerMetrics:
             "Requests on the guard. At its limit all the time: the guard is saturated.",
             registry=r,
         )
+        self.guard_limit = Gauge(
+            "proguard_guard_in_flight_limit",
+            "Requests that may be on the guard now. At guard.max_in_flight: it is healthy. Below for long: requests queue there; add "
+            "guards. Dips to guard.min_in_flight every half minute then: the limiter measures the quiet guard.",
+            registry=r,
+        )
+        self.guard_queue = Gauge(
+            "proguard_guard_queue",
+            "Events that wait for a place on the guard. Long while proguard_guard_in_flight is at its limit: add guards or wait; "
+            "deadlines run meanwhile.",
+            registry=r,
+        )
+        self.retries = Counter(
+            "proguard_guard_retries_total",
+            "Requests that were made again, by why: timeout, or outage (these cost no budget). Timeouts that go on: look at the "
+            "guard's slowest answers and guard.timeout_s.",
+            ["why"],
+            registry=r,
+        )
+        self.retries_refused = Counter(
+            "proguard_guard_retries_refused_total",
+            "Failures that stood because the retry budget was used up. Any: the guard fails more than it should; look at Triton.",
+            registry=r,
+        )
+        self.cache_lookups = Counter(
+            "proguard_cache_lookups_total",
+            "Verdict cache by result: hit, joined (waited for the same content, under way), miss. Hits and joined by all is what the "
+            "cache saves. Hits jump: look for a spam wave; they fall to none: a policy or a model changes all the time.",
+            ["result"],
+            registry=r,
+        )
+        self.cache_entries = Gauge(
+            "proguard_cache_entries",
+            "Answers kept. At cache.max_entries with few hits: compare with more entries, or switch the cache off.",
+            registry=r,
+        )
+        self.cache_bytes = Gauge(
+            "proguard_cache_bytes", "Memory of the answers kept, about. To compare with cache.max_bytes.", registry=r
+        )
         self.guard_up = Gauge(
             "proguard_guard_up", "1 when the guard answered its last probe or request. 0: look at Triton.", registry=r
         )
@@ -102,9 +153,21 @@ class WorkerMetrics:
             ["result"],
             registry=r,
         )
-        self.uncommitted = Gauge(
-            "proguard_ledger_offsets",
-            "Offsets in the ledger at or beyond the watermark. Growing without bound: one event does not finish.",
+        self.remembered = Gauge(
+            "proguard_ledger_remembered_offsets",
+            "Completed offsets beyond a gap, kept in commit metadata. Growing steadily: one event of a partition does not finish.",
+            registry=r,
+        )
+        self.waiting_partitions = Gauge(
+            "proguard_ledger_full_partitions",
+            "Partitions that wait because an old event has not finished and their window is full. Look at the guard's slowest "
+            "answers, and at limits.deadline_s.",
+            registry=r,
+        )
+        self.batches = Counter(
+            "proguard_batches_total",
+            "Batches (transactions, when exactly once) by result. Aborts that go on: rebalances without end, or a broker in trouble.",
+            ["result"],
             registry=r,
         )
         self.evidence_bytes = Counter(

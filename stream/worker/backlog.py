@@ -11,7 +11,7 @@ class Backlog:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._count = 0
-        self._waiting = False
+        self._wanted = 0
         self._room = threading.Condition()
 
     @property
@@ -32,14 +32,17 @@ class Backlog:
         """`events` have their outcome, or were dropped with their partition."""
         with self._room:
             self._count -= events
-            if self._waiting:
+            if self._wanted and self.limit - self._count >= self._wanted:
                 self._room.notify_all()
 
-    def wait_for_room(self, timeout: float) -> bool:
-        """Block the calling thread until there is room, for at most `timeout` seconds."""
+    def wait_for_room(self, timeout: float, wanted: int = 1) -> bool:
+        """Block the calling thread until there is room for `wanted` events, for at most `timeout` seconds.
+
+        Wait for many at once: to be woken for each event costs both threads more than the event does.
+        """
         with self._room:
-            self._waiting = True
+            self._wanted = wanted
             try:
-                return self._room.wait_for(lambda: self._count < self.limit, timeout)
+                return self._room.wait_for(lambda: self.limit - self._count >= wanted, timeout)
             finally:
-                self._waiting = False
+                self._wanted = 0

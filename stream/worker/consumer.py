@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import OFFSET_STORED, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from stream.clock import Clock
 from stream.telemetry.metrics import WorkerMetrics
 from stream.worker.backlog import Backlog
-from stream.worker.coordinator import Positions, TopicPartition
+from stream.worker.ledger import Commit
+from stream.worker.partitions import Commits, TopicPartition
 from stream.worker.records import InputRecord
 
 _log = structlog.get_logger(__name__)
@@ -27,6 +28,9 @@ _GRACE_BEFORE_PAUSE_S = 0.5
 
 _PATIENCE_S = 5.0
 """Seconds beyond the drain that the loop has to answer in."""
+
+_COMMITTED_S = 60.0
+"""Seconds to wait for the group's commits; longer than a dead owner's transaction may stay open."""
 
 _NOT_OURS_ANY_MORE = frozenset(
     {
@@ -44,18 +48,21 @@ _NOT_OURS_ANY_MORE = frozenset(
 class Books(Protocol):
     """What the thread needs of the event loop's side (`stream.worker.coordinator.Coordinator`)."""
 
-    def assign(self, partitions: list[TopicPartition]) -> None: ...
+    def assign(self, partitions: Mapping[TopicPartition, Commit | None]) -> None: ...
     def accept(self, records: list[InputRecord]) -> None: ...
-    async def drain(self, partitions: list[TopicPartition], timeout: float) -> bool: ...
+    async def give_up(self, partitions: list[TopicPartition], drain_s: float) -> Commits: ...
     def release(self, partitions: list[TopicPartition]) -> None: ...
-    def positions(self, partitions: list[TopicPartition] | None = None) -> Positions: ...
+    def commits(self, partitions: list[TopicPartition] | None = None) -> Commits: ...
+    def joined(self, membership: object) -> None: ...
 
 
 class ConsumerThread:
-    """Polls, hands records to the loop, commits watermarks, and answers rebalances.
+    """Polls, hands records to the loop, answers rebalances, and commits where no transaction does.
 
-    It polls even when it takes nothing, so a paused worker keeps its place in the group. On revoke it blocks the poll for
-    at most `drain_s` while the loop finishes what is in flight, then commits what is complete and gives up the rest.
+    It polls even when it takes nothing, so a paused worker keeps its place in the group. On assignment it reads what the group
+    has committed, the set of completed offsets included. On revoke it blocks the poll for at most `drain_s` while the loop
+    finishes what is in flight, then commits what is complete and gives up the rest. With `commits` off, the commits are part of
+    somebody's transactions, and this thread makes none.
     `on_failure` is called in the loop when the thread ends by an error.
     """
 
@@ -69,6 +76,7 @@ class ConsumerThread:
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
         metrics: WorkerMetrics,
+        commits: bool,
         commit_interval_s: float,
         drain_s: float,
         on_failure: Callable[[BaseException], None],
@@ -77,9 +85,11 @@ class ConsumerThread:
         self._topic = topic
         self._books = books
         self._backlog = backlog
+        self._wanted_room = max(1, backlog.limit // 4)
         self._loop = loop
         self._clock = clock
         self._metrics = metrics
+        self._commits = commits
         self._commit_interval_s = commit_interval_s
         self._drain_s = drain_s
         self._on_failure = on_failure
@@ -87,7 +97,9 @@ class ConsumerThread:
         self._paused = False
         self._full_since: float | None = None
         self._assigned: set[TopicPartition] = set()
-        self._committed: Positions = {}
+        self._full: frozenset[TopicPartition] = frozenset()
+        self._full_paused: frozenset[TopicPartition] = frozenset()
+        self._committed: Commits = {}
         self._next_commit = 0.0
         self._finish = threading.Event()
         self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
@@ -104,6 +116,10 @@ class ConsumerThread:
 
     def unhold(self, why: str) -> None:
         self._holds -= {why}
+
+    def set_full(self, partitions: frozenset[TopicPartition]) -> None:
+        """Take no more records of just these partitions. From the loop; takes effect at the next poll."""
+        self._full = partitions
 
     async def finish(self, timeout: float, *, drain_s: float | None = None) -> bool:
         """Commit, leave the group and end the thread. False when it did not end in time.
@@ -123,7 +139,7 @@ class ConsumerThread:
             )
             while not self._finish.is_set():
                 self._step()
-            self._commit(self._books.positions())
+            self._commit_what_is_complete()
         except Exception as error:
             self._loop.call_soon_threadsafe(self._on_failure, error)
         finally:
@@ -132,31 +148,44 @@ class ConsumerThread:
     def _step(self) -> None:
         now = self.last_poll = self._clock.monotonic()
         self.joined_group = bool(self._consumer.memberid())
-        if now >= self._next_commit:
-            self._commit(self._books.positions())
+        self._tell_membership()
+        if self._commits and now >= self._next_commit:
+            self._commit_what_is_complete()
             self._next_commit = now + self._commit_interval_s
         if self._must_wait(now):
             return
         if self._paused:
             self._consumer.resume(self._consumer.assignment())
+            self._full_paused = frozenset()
             self._set_paused(False)
+        self._pause_full_partitions()
         first = self._consumer.poll(_POLL_S)
         if first is not None:
             more = min(self._backlog.room, _MAX_BATCH) - 1
             self._hand_over([first, *(self._consumer.consume(more, 0) if more > 0 else [])])
+
+    def _tell_membership(self) -> None:
+        """The token of this generation, for transactions.
+
+        It reaches the loop behind every assignment and revocation before it, so a batch is never committed with a token that
+        is newer than the books it was made from. Asked for by this thread: from another one the call may hang beside a poll
+        (confluent-kafka 2.16.1).
+        """
+        if not self._commits and self._assigned:
+            self._loop.call_soon_threadsafe(self._books.joined, self._consumer.consumer_group_metadata())
 
     def _must_wait(self, now: float) -> bool:
         """True after a step in which nothing could be taken."""
         if self._holds or (self._paused and self._backlog.room < self._backlog.limit // 2):
             self._serve_paused()
             return True
-        if self._backlog.room:
+        if self._backlog.room >= self._wanted_room:
             self._full_since = None
             return False
         if self._full_since is None:
             self._full_since = now
         if now - self._full_since < _GRACE_BEFORE_PAUSE_S:
-            self._backlog.wait_for_room(_POLL_S)
+            self._backlog.wait_for_room(_POLL_S, self._wanted_room)
         else:
             self._serve_paused()
         return True
@@ -168,6 +197,17 @@ class ConsumerThread:
         message = self._consumer.poll(_POLL_S)
         if message is not None:
             self._hand_over([message])
+
+    def _pause_full_partitions(self) -> None:
+        full = self._full & self._assigned
+        if full == self._full_paused:
+            return
+        opened, closed = self._full_paused & self._assigned - full, full - self._full_paused
+        if closed:
+            self._consumer.pause([KafkaPartition(*name) for name in closed])
+        if opened:
+            self._consumer.resume([KafkaPartition(*name) for name in opened])
+        self._full_paused = full
 
     def _set_paused(self, paused: bool) -> None:
         self._paused = paused
@@ -203,18 +243,32 @@ class ConsumerThread:
             timestamp_ms=message.timestamp()[1],
         )
 
-    def _commit(self, positions: Positions) -> None:
+    def _commit_what_is_complete(self) -> None:
+        if not self._commits:
+            return
+
+        async def complete() -> Commits:
+            return self._books.commits()
+
+        commits = self._in_loop(complete(), _PATIENCE_S)
+        if commits is not None:
+            self._commit(commits)
+
+    def _commit(self, commits: Commits) -> None:
         # The books hear of a lost partition a moment later than this thread: what is not assigned is somebody else's to commit.
         due = {
-            partition: offset
-            for partition, offset in positions.items()
-            if partition in self._assigned and self._committed.get(partition) != offset
+            name: commit
+            for name, commit in commits.items()
+            if name in self._assigned and self._committed.get(name) != commit
         }
         if not due:
             return
         try:
             answers = self._consumer.commit(
-                offsets=[KafkaPartition(topic, number, offset) for (topic, number), offset in due.items()],
+                offsets=[
+                    KafkaPartition(topic, number, commit.position, metadata=commit.metadata)
+                    for (topic, number), commit in due.items()
+                ],
                 asynchronous=False,
             )
         except KafkaException as failure:
@@ -233,24 +287,54 @@ class ConsumerThread:
         self._metrics.commits.labels("failed" if refused else "ok").inc()
 
     def _on_assign(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
-        names = _names(partitions)
-        _log.info("consumer.assigned", partitions=[number for _, number in names])
-        self._assigned.update(names)
-        for name in names:
+        # The next generation is in force already, and the answer may take as long as a dead owner's transaction: with the token of
+        # the one before, whatever the other partitions write meanwhile would be refused.
+        self._tell_membership()
+        committed = self._what_is_committed(consumer, partitions)
+        _log.info("consumer.assigned", partitions=[partition.partition for partition in partitions])
+        self._assigned.update(committed)
+        for name in committed:
             self._committed.pop(name, None)
-        self._loop.call_soon_threadsafe(self._books.assign, names)
-        consumer.incremental_assign(partitions)
-        if self._paused:
-            consumer.pause(partitions)
+        self._loop.call_soon_threadsafe(self._books.assign, committed)
+        self._tell_membership()
+        consumer.incremental_assign(
+            [
+                KafkaPartition(topic, number, OFFSET_STORED if commit is None else commit.position)
+                for (topic, number), commit in committed.items()
+            ]
+        )
+        # A partition that was paused when it went comes back paused: librdkafka remembers it.
+        (consumer.pause if self._paused else consumer.resume)(partitions)
+        self._full_paused = self._full_paused - committed.keys()
+
+    def _what_is_committed(
+        self, consumer: Consumer, partitions: list[KafkaPartition]
+    ) -> dict[TopicPartition, Commit | None]:
+        """What the last owner left. With `read_committed` the broker makes this wait for a transaction that is under way.
+
+        Raises `KafkaException`: without an answer the worker must not start, or it would judge events again.
+        """
+        if not partitions:
+            return {}
+        found: dict[TopicPartition, Commit | None] = {}
+        for answer in consumer.committed(partitions, timeout=_COMMITTED_S):
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+            commit = Commit(answer.offset, answer.metadata or "") if answer.offset >= 0 else None
+            found[answer.topic, answer.partition] = commit
+        return found
 
     def _on_revoke(self, _consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         names = _names(partitions)
-        complete = self._in_loop(self._give_up(names), self._drain_s + _PATIENCE_S)
+        # The group's next generation is in force already, and these partitions are ours in it until this returns. With the
+        # token of the one before, every transaction of the drain would be refused.
+        self._tell_membership()
+        complete = self._in_loop(self._books.give_up(names, self._drain_s), self._drain_s + _PATIENCE_S)
         if complete is None:
             # The loop is stuck. When it goes on, what it still has of these partitions must be gone before they are assigned anew.
             self._loop.call_soon_threadsafe(self._books.release, names)
         _log.info("consumer.revoked", partitions=[number for _, number in names], drained=complete is not None)
-        if complete is not None:
+        if complete is not None and self._commits:
             self._commit(complete)
         self._assigned.difference_update(names)
 
@@ -260,14 +344,7 @@ class ConsumerThread:
         self._assigned.difference_update(names)
         self._loop.call_soon_threadsafe(self._books.release, names)
 
-    async def _give_up(self, names: list[TopicPartition]) -> Positions:
-        if not await self._books.drain(names, self._drain_s):
-            _log.warning("consumer.drain_timed_out", partitions=[number for _, number in names])
-        complete = self._books.positions(names)
-        self._books.release(names)
-        return complete
-
-    def _in_loop(self, work: Coroutine[Any, Any, Positions], timeout: float) -> Positions | None:
+    def _in_loop(self, work: Coroutine[Any, Any, Commits], timeout: float) -> Commits | None:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(timeout)

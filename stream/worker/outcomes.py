@@ -40,6 +40,8 @@ class Progress:
     prompt_digest: str | None = None
     evidence: Sequence[EvidenceRef] = ()
     completion: Completion | None = None
+    cached: bool = False
+    """Whether the completion was had without asking the guard."""
     timings: dict[str, float] = field(default_factory=dict)
 
 
@@ -125,7 +127,7 @@ def _common(
     completion = progress.completion
     manifest = completion.manifest if completion else NO_MANIFEST
     return {
-        "id": verdict_id(event.id, live.ref.digest, manifest),
+        "id": verdict_id(event.id, live.ref.digest, manifest, attempt_of(record)),
         "event_id": event.id,
         "tenant": event.tenant,
         "kind": event.kind,
@@ -139,10 +141,10 @@ def _common(
         ),
         "prompt_digest": progress.prompt_digest,
         "evidence": list(progress.evidence),
-        "usage": Usage(
-            prompt_tokens=completion.prompt_tokens if completion else 0,
-            completion_tokens=completion.completion_tokens if completion else 0,
-        ),
+        "usage": Usage(prompt_tokens=completion.prompt_tokens, completion_tokens=completion.completion_tokens)
+        if completion is not None and not progress.cached
+        else Usage(),
+        "cached": progress.cached,
         "timings": {stage: round(ms, 3) for stage, ms in progress.timings.items()},
         "source": record.source,
         "issued_at": issued_at,

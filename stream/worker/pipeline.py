@@ -12,10 +12,12 @@ import structlog
 from schemas import answer as answers
 from schemas.deadletters import Reason
 from schemas.events import ContentEvent, ImageRef
+from schemas.prompt import RenderedPrompt
 from schemas.verdicts import EvidenceRef, Label
 from stream.clock import Clock, Deadline
 from stream.errors import EventError
 from stream.evidence.canonical import CanonicalImage
+from stream.guard.cache import Judged, Question, VerdictCache
 from stream.guard.errors import GuardError, GuardTimeoutError, GuardUnavailableError
 from stream.guard.protection import ProtectedGuard
 from stream.policies.decision import decide
@@ -60,6 +62,7 @@ class Pipeline:
         clock: Clock,
         metrics: WorkerMetrics,
         tracer: Tracer,
+        cache: VerdictCache | None = None,
     ) -> None:
         self._policies = policies
         self._evidence = evidence
@@ -68,6 +71,7 @@ class Pipeline:
         self._clock = clock
         self._metrics = metrics
         self._tracer = tracer
+        self._cache = cache
         # Looking a label up costs as much as counting: the few that every event needs are looked up once.
         self._stages = {stage: metrics.stage.labels(stage) for stage in ("evidence", "prepare", "judge")}
         self._prompt_tokens = metrics.tokens.labels("prompt")
@@ -112,6 +116,50 @@ class Pipeline:
         prompt = live.systems[event.modality].join(event)
         progress.prompt_digest = prompt.digest
         began = self._lap(progress, "prepare", progress.began)
+
+        async def ask() -> Judged:
+            return await self._ask(event, live, prompt, images, deadline, progress, began)
+
+        if self._cache is None:
+            judged = await ask()
+        else:
+            question = Question(
+                event.tenant,
+                live.ref.digest,
+                event.modality,
+                prompt.digest,
+                tuple(image.sha256 for image in progress.evidence),
+                event.agent_text is not None,
+            )
+            judged, progress.cached = await self._cache.judged(question, deadline, ask)
+            if progress.cached:
+                progress.completion = judged.completion
+                self._lap(progress, "judge", began)
+        completion, answer = judged.completion, judged.answer
+        scores = outcomes.scores(event, completion)
+        decision = decide(answer, scores.request, scores.response, live)
+        return outcomes.decided(
+            record,
+            event,
+            live,
+            progress,
+            answer,
+            decision,
+            issued_at=self._clock.now(),
+            with_rationale=self._limits.with_rationale,
+        )
+
+    async def _ask(
+        self,
+        event: ContentEvent,
+        live: LivePolicy,
+        prompt: RenderedPrompt,
+        images: Sequence[bytes],
+        deadline: Deadline,
+        progress: Progress,
+        began: float,
+    ) -> Judged:
+        """The guard's answer, if it is complete and can be understood: nothing else may be kept or shared."""
         completion = await self._guard.complete(prompt, images, deadline, progress.traceparent)
         progress.completion = completion
         self._lap(progress, "judge", began)
@@ -125,18 +173,7 @@ class Pipeline:
             raise EventError(Reason.GUARD_UNPARSABLE, str(error)) from None
         if event.agent_text is None and answer.response is Label.UNSAFE:
             raise EventError(Reason.GUARD_UNPARSABLE, "the answer judges a turn that the event does not have")
-        scores = outcomes.scores(event, completion)
-        decision = decide(answer, scores.request, scores.response, live)
-        return outcomes.decided(
-            record,
-            event,
-            live,
-            progress,
-            answer,
-            decision,
-            issued_at=self._clock.now(),
-            with_rationale=self._limits.with_rationale,
-        )
+        return Judged(completion, answer)
 
     async def _resolve(self, event: ContentEvent, progress: Progress, deadline: Deadline) -> list[bytes]:
         began = self._clock.monotonic()

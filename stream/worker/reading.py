@@ -15,6 +15,9 @@ from stream.worker.records import InputRecord
 ATTEMPT_HEADER = "proguard-attempt"
 """Header of a redriven record: which attempt this one is, from 2 up."""
 
+REDRIVE_OF_HEADER = "proguard-redrive-of"
+"""Header of a redriven record: the id of the dead letter that it comes from."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReadEvent:

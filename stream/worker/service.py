@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, Producer
@@ -21,6 +22,7 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from stream.clock import Clock, SystemClock
 from stream.errors import ConfigurationError, ProGuardStreamError
 from stream.evidence.resolver import EvidenceResolver
+from stream.guard.cache import VerdictCache
 from stream.guard.protection import Availability, ProtectedGuard
 from stream.guard.triton import TritonGuard
 from stream.policies.source import DEFAULT_TENANT, Policies
@@ -28,15 +30,17 @@ from stream.settings import WorkerSettings
 from stream.telemetry.metrics import WorkerMetrics
 from stream.telemetry.tracing import PassThroughTracer, SdkTracer, otlp_processor
 from stream.worker.backlog import Backlog
+from stream.worker.breaker import DeadLetterBreaker
 from stream.worker.consumer import ConsumerThread
 from stream.worker.coordinator import Coordinator
-from stream.worker.delivery import AtLeastOnceDelivery
 from stream.worker.health import Checks, HealthServer
 from stream.worker.pipeline import Limits, Pipeline
+from stream.worker.sinks import PlainSink, TransactionalSink
 
 _log = structlog.get_logger(__name__)
 
 _TICK_S = 0.5
+T = TypeVar("T")
 
 
 class WorkerService:
@@ -53,7 +57,8 @@ class WorkerService:
     async def run(self, on_started: Callable[[int], None] = lambda _port: None) -> None:
         """Work until SIGTERM or SIGINT. `on_started` gets the health port once everything is up.
 
-        Raises `ConfigurationError` before anything was read, `DeliveryError` when Kafka refused an outcome for good.
+        Raises `ConfigurationError` before anything was read, `DeliveryError` when Kafka refused an outcome for good,
+        `DeadLetterLimitError` when too many outcomes are dead letters.
         """
         settings, clock, metrics = self._settings, self._clock, self._metrics
         loop = asyncio.get_running_loop()
@@ -71,7 +76,8 @@ class WorkerService:
             if settings.telemetry.otlp_endpoint:
                 tracer = SdkTracer(otlp_processor(settings.telemetry.otlp_endpoint), group=settings.kafka.group_id)
                 stack.callback(tracer.shutdown)
-            self._protected = ProtectedGuard(guard, availability, settings.guard)
+            self._protected = ProtectedGuard(guard, availability, settings.guard, metrics=metrics)
+            self._cache = VerdictCache(settings.cache, availability, clock, metrics) if settings.cache.enabled else None
             pipeline = Pipeline(
                 policies=self._policies,
                 evidence=evidence,
@@ -85,20 +91,26 @@ class WorkerService:
                 clock=clock,
                 metrics=metrics,
                 tracer=tracer,
+                cache=self._cache,
             )
-            producer, consumer = self._clients()
-            delivery = AtLeastOnceDelivery(
-                producer, settings.topics.topics(), ce_source=settings.delivery.ce_source, on_failure=self._fail
-            )
-            stack.callback(delivery.close)
+            consumer = self._client(Consumer, settings.kafka.consumer())
+            sink = await self._sink(stack)
+            exactly_once = settings.delivery.mode == "exactly_once"
             self._books = Coordinator(
-                pipeline=pipeline,
-                delivery=delivery,
+                judge=pipeline,
+                sink=sink,
                 backlog=backlog,
                 clock=clock,
                 metrics=metrics,
+                window=settings.limits.window,
+                batch_interval_s=settings.delivery.transaction_interval_ms / 1000 if exactly_once else 0.0,
+                max_batch=settings.delivery.max_batch,
                 on_fault=self._fail,
+                on_full=lambda full: self._consumer.set_full(full),
+                on_written=DeadLetterBreaker(settings.delivery.dead_letters, metrics, self._fail).observe,
             )
+            self._books.start()
+            stack.push_async_callback(self._books.aclose)
             self._consumer = ConsumerThread(
                 consumer,
                 settings.topics.content,
@@ -107,6 +119,7 @@ class WorkerService:
                 loop=loop,
                 clock=clock,
                 metrics=metrics,
+                commits=not exactly_once,
                 commit_interval_s=settings.delivery.commit_interval_ms / 1000,
                 drain_s=settings.delivery.drain_s,
                 on_failure=self._fail,
@@ -135,10 +148,28 @@ class WorkerService:
             raise self._failure
         _log.info("worker.stopped")
 
-    def _clients(self) -> tuple[Producer, Consumer]:
-        settings = self._settings
+    async def _sink(self, stack: contextlib.AsyncExitStack) -> PlainSink | TransactionalSink:
+        kafka, delivery, topics = self._settings.kafka, self._settings.delivery, self._settings.topics.topics()
+        sink: PlainSink | TransactionalSink
+        if delivery.mode == "at_least_once":
+            sink = PlainSink(self._client(Producer, kafka.producer(delivery.linger_ms)), topics, delivery.ce_source)
+        else:
+            properties = kafka.transactional_producer(delivery.transactional_id, delivery.transaction_timeout_ms)
+            sink = TransactionalSink(
+                self._client(Producer, properties),
+                topics,
+                delivery.ce_source,
+            )
+            stack.callback(sink.close)
+            await sink.init()
+            return sink
+        stack.callback(sink.close)
+        return sink
+
+    @staticmethod
+    def _client(make: Callable[[dict[str, str | int | bool]], T], properties: dict[str, str | int | bool]) -> T:
         try:
-            return Producer(settings.kafka.producer(settings.delivery.linger_ms)), Consumer(settings.kafka.consumer())
+            return make(properties)
         except KafkaException as error:
             raise ConfigurationError(f"Kafka settings: {error.args[0].str()}") from error
 
@@ -151,7 +182,12 @@ class WorkerService:
             self._last_turn = self._clock.monotonic()
             self._metrics.in_flight.set(backlog.count)
             self._metrics.guard_in_flight.set(self._protected.in_flight)
-            self._metrics.uncommitted.set(self._books.held())
+            self._metrics.guard_limit.set(self._protected.limit)
+            self._metrics.guard_queue.set(self._protected.queued)
+            if self._cache is not None:
+                self._metrics.cache_entries.set(len(self._cache))
+                self._metrics.cache_bytes.set(self._cache.bytes)
+            self._metrics.remembered.set(self._books.held())
 
     async def _shut_down(self) -> None:
         drain_s = self._settings.delivery.drain_s

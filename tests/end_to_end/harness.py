@@ -105,8 +105,8 @@ class Stage:
             [(event(f"e{n}", f"{text} {n}"), f"key-{n % keys}".encode(), ()) for n in range(start, start + count)]
         )
 
-    def audit(self) -> AuditReport:
-        return audit_topics(self.properties, self.topics)
+    def audit(self, *, repeats_allowed: bool = False) -> AuditReport:
+        return audit_topics(self.properties, self.topics, repeats_allowed=repeats_allowed)
 
     def all_answered(self, timeout: float = 90.0) -> AuditReport:
         """The books once every event has an outcome."""

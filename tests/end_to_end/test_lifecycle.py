@@ -74,7 +74,11 @@ def test_a_worker_stopped_in_the_middle_and_started_again_answers_every_event_on
 
 def test_a_worker_that_is_killed_loses_nothing(stage: Stage) -> None:
     # A short session, so that the group does not wait long for the dead member.
-    short = {"PROGUARD_KAFKA__SESSION_TIMEOUT_MS": "6000", "PROGUARD_DELIVERY__DRAIN_S": "4"}
+    short = {
+        "PROGUARD_KAFKA__SESSION_TIMEOUT_MS": "6000",
+        "PROGUARD_DELIVERY__DRAIN_S": "4",
+        "PROGUARD_DELIVERY__TRANSACTION_TIMEOUT_MS": "6000",
+    }
     with stage.worker(**short) as first:
         stage.send_events(600, SLOW)
         eventually(lambda: first.metric("proguard_verdicts_total") > 100, 60, "the worker is in the middle")

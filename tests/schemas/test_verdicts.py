@@ -25,6 +25,12 @@ def test_the_id_is_the_same_in_every_release() -> None:
     assert verdict_id("e1", "0" * 64, NO_MANIFEST) == "f18dd637-755f-555f-8b9a-82873feeeefd"
 
 
+def test_a_first_attempt_has_the_id_that_it_always_had_and_a_redriven_one_another() -> None:
+    parts = ("e1", "0" * 64, "m")
+    assert verdict_id(*parts, 1) == verdict_id(*parts)
+    assert verdict_id(*parts, 2) == "d628e739-f466-5050-ae49-e83055c41df4"
+
+
 @given(_texts, _texts, _texts)
 def test_the_id_is_a_uuid5_of_its_parts_and_nothing_else(event: str, policy: str, manifest: str) -> None:
     assert verdict_id(event, policy, manifest) == verdict_id(event, policy, manifest)
@@ -32,11 +38,13 @@ def test_the_id_is_a_uuid5_of_its_parts_and_nothing_else(event: str, policy: str
 
 
 _HEX = st.text("0123456789abcdef", max_size=6)
-_PARTS = st.tuples(st.text("a|:1", max_size=8), _HEX, _HEX)
+_PARTS = st.tuples(st.text("a|:/12", max_size=8), _HEX, _HEX, st.integers(1, 13))
 
 
 @given(_PARTS, _PARTS)
-def test_two_different_judgements_never_share_an_id(one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
+def test_two_different_judgements_never_share_an_id(
+    one: tuple[str, str, str, int], other: tuple[str, str, str, int]
+) -> None:
     assume(one != other)
     assert verdict_id(*one) != verdict_id(*other)
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from schemas.deadletters import DeadLetter
 from schemas.topics import DEFAULT_TOPICS as TOPICS
+from schemas.verdicts import Verdict
 from stream.demo.audit import AuditReport, audit
 from stream.demo.reading_back import StoredRecord
-from stream.worker.delivery import output_records
+from stream.worker.outputs import output_records
 from stream.worker.records import InputRecord, Outcome
 from tests.stream.worker.parts import failed, judged, record, unreadable
 
@@ -56,8 +57,14 @@ class World:
     def ood(self) -> list[StoredRecord]:
         return self.outputs[TOPICS.ood]
 
-    def audit(self) -> AuditReport:
-        return audit(events=self.events, verdicts=self.verdicts, dead_letters=self.letters, ood=self.ood)
+    def audit(self, *, repeats_allowed: bool = False) -> AuditReport:
+        return audit(
+            events=self.events,
+            verdicts=self.verdicts,
+            dead_letters=self.letters,
+            ood=self.ood,
+            repeats_allowed=repeats_allowed,
+        )
 
 
 SHAPES = st.lists(
@@ -207,3 +214,48 @@ def test_an_event_sent_twice_is_two_events_with_one_verdict_id(world: World, key
     report = world.audit()
     assert report.ok
     assert report.verdicts[-1].id == report.verdicts[-2].id
+
+
+@given(SHAPES)
+def test_dead_letters_of_one_key_in_the_wrong_order_are_found(shape: list[tuple[str, int, bytes | None]]) -> None:
+    world = World.of([("unreadable", 0, b"z"), *shape, ("unreadable", 0, b"z")])
+    world.letters[0], world.letters[-1] = world.letters[-1], world.letters[0]
+    assert world.audit().reordered >= 1
+
+
+def test_an_ood_event_of_another_offset_is_an_orphan() -> None:
+    world = World.of([("ood", 0, b"z"), ("safe", 0, b"z")])
+    (moved,) = world.ood
+    world.ood[0] = replace(moved, value=(moved.value or b"").replace(b'"offset":0', b'"offset":1'))
+    assert world.audit(repeats_allowed=True).faults == ["named risks and OOD events do not match: 2 differ"]
+
+
+@given(worlds("safe", "ood", "unreadable"), st.integers(0, 30))
+def test_where_repeats_are_allowed_a_tail_that_is_written_again_is_counted_and_is_no_fault(
+    world: World, tail: int
+) -> None:
+    again = world.verdicts[-tail:] if tail else []
+    world.verdicts.extend(again)
+    world.ood.extend(world.ood[-1:] if tail else [])
+    report = world.audit(repeats_allowed=True)
+    assert report.ok, report.faults
+    assert (report.repeated, report.revised) == (len(again), 0)
+    assert bool(again) == (not world.audit().ok)
+
+
+def test_where_repeats_are_allowed_another_decision_is_still_a_duplicate() -> None:
+    world = World.of([("safe", 0, b"z")])
+    (verdict,) = world.verdicts
+    other = Verdict.model_validate_json(verdict.value or b"").model_copy(update={"id": "another"})
+    world.verdicts.append(replace(verdict, value=other.model_dump_json().encode()))
+    assert world.audit(repeats_allowed=True).duplicated == 1
+
+
+def test_where_repeats_are_allowed_an_indeterminate_outcome_may_be_decided_later() -> None:
+    world = World.of([("failed", 0, b"z")])
+    (written,) = output_records(judged(record(0, key=b"z")), TOPICS, "urn:test")
+    decided = Verdict.model_validate_json(written.value).model_copy(update={"id": "decided"})
+    world.verdicts.append(StoredRecord(0, 1, b"z", decided.model_dump_json().encode()))
+    report = world.audit(repeats_allowed=True)
+    assert (report.ok, report.revised, report.repeated) == (True, 1, 0)
+    assert world.audit().duplicated == 1

@@ -17,6 +17,7 @@ COMMANDS = [
     ["topics", "create"],
     ["events", "send"],
     ["verdicts", "tail"],
+    ["redrive"],
     ["policy", "show"],
     ["policy", "validate"],
     ["policy", "digest"],

@@ -15,10 +15,11 @@ from schemas.prompt import RenderedPrompt
 from schemas.verdicts import Label
 from stream.evidence.canonical import CanonicalImage
 from stream.guard.backend import Completion
+from stream.guard.cache import VerdictCache
 from stream.guard.protection import Availability, ProtectedGuard
-from stream.guard.settings import GuardSettings
+from stream.guard.settings import CacheSettings, GuardSettings
 from stream.policies.decision import decide
-from stream.policies.source import FixedPolicies, LivePolicy
+from stream.policies.source import FixedPolicies, LivePolicy, Policies
 from stream.telemetry.metrics import WorkerMetrics
 from stream.telemetry.tracing import PassThroughTracer, Tracer
 from stream.worker import outcomes
@@ -146,20 +147,23 @@ async def pipeline(
     clock: ManualClock | None = None,
     deadline_s: float = 30.0,
     with_rationale: bool = True,
+    policies: Policies | None = None,
+    cache: CacheSettings | None = None,
 ) -> Pipeline:
     """The real pipeline over `guard`, which is up."""
-    clock = clock or ManualClock()
+    clock, metrics = clock or ManualClock(), metrics or WorkerMetrics()
     settings = GuardSettings(attempts=1)
     availability = Availability(guard, settings, clock, lambda _up: None)
     availability.start()
     async with asyncio.timeout(5):
         await availability.wait()
     return Pipeline(
-        policies=default_policies() if policy is None else FixedPolicies(policy),
+        policies=policies or (default_policies() if policy is None else FixedPolicies(policy)),
         evidence=evidence or NoEvidence(),
         guard=ProtectedGuard(guard, availability, settings),
         limits=Limits(262_144, 1000, deadline_s, with_rationale),
         clock=clock,
-        metrics=metrics or WorkerMetrics(),
+        metrics=metrics,
         tracer=tracer or PassThroughTracer(),
+        cache=None if cache is None else VerdictCache(cache, availability, clock, metrics),
     )

@@ -115,3 +115,15 @@ def test_the_attempt_is_the_headers_and_1_where_that_makes_no_sense(header: byte
 def test_an_outcome_is_never_nothing() -> None:
     with pytest.raises(ValueError, match="dead letter"):
         Outcome(record(), None, None, None, TRACE, 0.0)
+
+
+def test_a_redriven_events_verdict_does_not_take_the_place_of_the_first() -> None:
+    first = failed(record())
+    again = failed(record(headers=((ATTEMPT_HEADER, b"2"),)))
+    assert first.verdict is not None
+    assert again.verdict is not None
+    assert again.verdict.event_id == first.verdict.event_id
+    assert again.verdict.id != first.verdict.id
+    assert again.verdict.id == verdict_id("e0", again.verdict.policy.digest, NO_MANIFEST, 2)
+    assert again.dead_letter is not None
+    assert (again.dead_letter.attempt, again.dead_letter.verdict_id) == (2, again.verdict.id)

@@ -1,0 +1,210 @@
+"""Outcomes whose turn has come, written in batches with the commits that belong to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from stream.clock import Clock
+from stream.errors import DeliveryError
+from stream.worker.partitions import Commits, OwnedPartition, TopicPartition
+from stream.worker.records import Outcome
+
+_log = structlog.get_logger(__name__)
+
+_LONGEST_PAUSE_S = 5.0
+"""Seconds between aborts at most: 20 of them then outlast an assignment that waits for a dead owner's transaction."""
+
+
+class WriteAbortedError(Exception):
+    """Nothing of the batch is visible and nothing was committed: it may be written again."""
+
+
+class Sink(Protocol):
+    """Where outcomes go. `stream.worker.sinks` has the two real ones, the simulation a third."""
+
+    parallel: int
+    """How many batches may be under way at a time. A transaction is alone."""
+
+    async def write(self, outcomes: Sequence[Outcome], commits: Commits, membership: object) -> None:
+        """Return when every record is safe in Kafka (and, in a transaction, the commits with them).
+
+        `membership` is this process's place in the group, not newer than the books that `commits` were made from: a newer one
+        would let a partition be committed that was given away in between.
+
+        Raises `WriteAbortedError` when nothing happened, `DeliveryError` when this process must stop.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    partition: OwnedPartition
+    outcome: Outcome
+
+
+class Writer:
+    """Takes what is ready in order, a batch at a time, and keeps the ledgers.
+
+    A batch closes after `interval_s` or at `max_batch` outcomes, whichever is first; with no interval, at once. While one is
+    written, the next one gathers. An aborted batch goes back to the front, less what belongs to partitions that were given
+    up; after `max_aborts` in a row, with pauses that double from `abort_pause_s`, the writer gives up too. `on_written` is
+    called for each outcome that is safe, `on_failure` once, with what made the writer stop: after that nothing is begun, and
+    nothing counts as written. A later outcome of a key would otherwise be committed before the earlier one that failed.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        clock: Clock,
+        *,
+        interval_s: float,
+        max_batch: int,
+        on_written: Callable[[Outcome], None],
+        on_failure: Callable[[BaseException], None],
+        max_aborts: int = 20,
+        abort_pause_s: float = 0.1,
+    ) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._interval_s = interval_s
+        self._max_batch = max_batch
+        self._on_written = on_written
+        self._on_failure = on_failure
+        self._max_aborts = max_aborts
+        self._abort_pause_s = abort_pause_s
+        self._ready: deque[_Ready] = deque()
+        self._some = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._slots = asyncio.Semaphore(sink.parallel)
+        self._writing: set[asyncio.Task[None]] = set()
+        self._aborts = 0
+        self._failed = False
+        self.membership: object = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to write. Needs the running loop."""
+        self._task = asyncio.create_task(self._run(), name="writer")
+
+    def add(self, partition: OwnedPartition, outcome: Outcome) -> None:
+        """Queue an outcome behind all before it."""
+        self._ready.append(_Ready(partition, outcome))
+        self._some.set()
+        if len(self._ready) >= self._max_batch:
+            self._enough.set()
+
+    async def aclose(self) -> None:
+        """Stop, in the middle of a batch if need be: what is not written stays uncommitted."""
+        tasks = [task for task in (self._task, *self._writing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _run(self) -> None:
+        next_start = self._clock.monotonic()
+        try:
+            while not self._failed:
+                await self._some.wait()
+                await self._gather(next_start - self._clock.monotonic())
+                await self._slots.acquire()
+                next_start = self._clock.monotonic() + self._interval_s
+                task = asyncio.create_task(self._write())
+                self._writing.add(task)
+                task.add_done_callback(self._writing.discard)
+                if self._sink.parallel == 1:
+                    await task
+                else:
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._fail(error)
+
+    async def _gather(self, seconds: float) -> None:
+        if seconds > 0 and not self._enough.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._enough.wait()
+
+    async def _write(self) -> None:
+        taken: list[_Ready] = []
+        try:
+            taken = self._take()
+            if not taken:
+                return
+            await self._sink.write([ready.outcome for ready in taken], self._commits(taken), self.membership)
+        except WriteAbortedError as error:
+            await self._put_back(taken, error)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._aborts = 0
+            if not self._failed:
+                self._settle(taken)
+        finally:
+            self._slots.release()
+
+    def _take(self) -> list[_Ready]:
+        taken: list[_Ready] = []
+        while not self._failed and self._ready and len(taken) < self._max_batch:
+            ready = self._ready.popleft()
+            if not ready.partition.closed:
+                taken.append(ready)
+        self._signal()
+        return taken
+
+    def _commits(self, taken: Sequence[_Ready]) -> Commits:
+        """What to commit once `taken` are safe."""
+        offsets: dict[TopicPartition, tuple[OwnedPartition, list[int]]] = {}
+        for ready in taken:
+            offsets.setdefault(ready.partition.name, (ready.partition, []))[1].append(ready.outcome.record.offset)
+        commits: Commits = {}
+        for name, (partition, completing) in offsets.items():
+            commit = partition.ledger.commit(completing)
+            assert commit is not None
+            commits[name] = commit
+        return commits
+
+    def _settle(self, taken: Sequence[_Ready]) -> None:
+        for ready in taken:
+            partition = ready.partition
+            if partition.closed:
+                continue
+            partition.ledger.complete((ready.outcome.record.offset,))
+            if partition.ledger.unfinished == 0:
+                partition.drained.set()
+            self._on_written(ready.outcome)
+
+    async def _put_back(self, taken: list[_Ready], error: WriteAbortedError) -> None:
+        self._aborts += 1
+        _log.warning("writer.aborted", cause=str(error), in_a_row=self._aborts)
+        if self._aborts > self._max_aborts:
+            self._fail(DeliveryError("the output topics", f"{self._aborts} batches in a row were aborted: {error}"))
+            return
+        await asyncio.sleep(min(_LONGEST_PAUSE_S, self._abort_pause_s * 2 ** (self._aborts - 1)))
+        self._ready.extendleft(ready for ready in reversed(taken) if not ready.partition.closed)
+        self._signal()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failed:
+            self._failed = True
+            self._on_failure(error)
+
+    def _signal(self) -> None:
+        if not self._ready:
+            self._some.clear()
+        else:
+            self._some.set()
+        if len(self._ready) < self._max_batch:
+            self._enough.clear()
