@@ -7,9 +7,10 @@ record without any `ce_` header is read as the current version, so that a plain 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
+from typing import NamedTuple
 
 Headers = list[tuple[str, bytes]]
 
@@ -25,8 +26,7 @@ class BrokenEnvelopeError(Exception):
     """A structured CloudEvent that is not one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """The data of a record and what its envelope says of it."""
 
     data: bytes
@@ -34,12 +34,14 @@ class Envelope:
     traceparent: str | None
 
 
-def open_envelope(value: bytes, headers: Iterable[tuple[str, bytes | None]], expected_type: str) -> Envelope:
+def open_envelope(value: bytes, headers: Sequence[tuple[str, bytes | None]], expected_type: str) -> Envelope:
     """The data inside a record.
 
     Raises `UnsupportedEnvelopeError` for another spec version, type or content type, `BrokenEnvelopeError` when the structured form is
     not JSON with `data`. Reads headers leniently otherwise: they are somebody else's.
     """
+    if not headers:
+        return Envelope(value, None, None)
     found = {name.lower(): raw for name, raw in headers if raw is not None}
     trace = _text(found.get("traceparent"))
     content_type = found.get("content-type", b"").split(b";")[0].strip().lower()
@@ -78,13 +80,21 @@ def _text(raw: bytes | None) -> str | None:
 def seal(*, id: str, type: str, source: str, time: datetime, traceparent: str | None = None) -> Headers:
     """Binary-mode headers of an output record."""
     headers: Headers = [
-        ("ce_specversion", b"1.0"),
+        *_same_headers(type, source),
         ("ce_id", id.encode()),
-        ("ce_type", type.encode()),
-        ("ce_source", source.encode()),
         ("ce_time", time.isoformat().encode()),
-        ("content-type", _JSON.encode()),
     ]
     if traceparent is not None:
         headers.append(("traceparent", traceparent.encode()))
     return headers
+
+
+@lru_cache(maxsize=64)
+def _same_headers(type: str, source: str) -> tuple[tuple[str, bytes], ...]:
+    """What all records of a type and a source have in common."""
+    return (
+        ("ce_specversion", b"1.0"),
+        ("ce_type", type.encode()),
+        ("ce_source", source.encode()),
+        ("content-type", _JSON.encode()),
+    )

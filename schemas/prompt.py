@@ -10,8 +10,7 @@ Content is data: see `schemas.neutralise` for what keeps it from changing the st
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.events import ContentEvent, Modality
 from schemas.neutralise import neutralise
@@ -49,8 +48,7 @@ _FORMAT_HEAD = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RenderedPrompt:
+class RenderedPrompt(NamedTuple):
     """The messages of one event. `digest` is the SHA-256 over both, each with its length in bytes (8, big-endian) before it."""
 
     system: str

@@ -5,6 +5,7 @@ Neither holds raw content. The rationale is the guard's own text about the conte
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from enum import StrEnum
 from typing import Annotated
@@ -34,7 +35,16 @@ def verdict_id(event_id: str, policy_digest: str, manifest: str, attempt: int = 
     """
     name = f"{len(event_id)}:{event_id}|{policy_digest}|{manifest}"
     # No name of a first attempt begins with digits and a slash.
-    return str(uuid.uuid5(_NAMESPACE, name if attempt <= 1 else f"{attempt}/{name}"))
+    return _uuid5(name if attempt <= 1 else f"{attempt}/{name}")
+
+
+def _uuid5(name: str) -> str:
+    """`str(uuid.uuid5(_NAMESPACE, name))` in half the time (RFC 9562, 5.5): every verdict has one."""
+    digest = bytearray(hashlib.sha1(_NAMESPACE.bytes + name.encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 class Label(StrEnum):

@@ -28,12 +28,11 @@ class Completion:
     manifest: str
 
     def __post_init__(self) -> None:
-        for name in ("request_score", "response_score"):
-            score = getattr(self, name)
+        for name, score in (("request_score", self.request_score), ("response_score", self.response_score)):
             if score is not None and not 0.0 <= score <= 1.0:  # also true of NaN
                 object.__setattr__(self, name, None)
-        for name in ("prompt_tokens", "completion_tokens"):
-            if getattr(self, name) < 0:
+        for name, tokens in (("prompt_tokens", self.prompt_tokens), ("completion_tokens", self.completion_tokens)):
+            if tokens < 0:
                 object.__setattr__(self, name, 0)
         if not self.text.isascii():
             object.__setattr__(self, "text", self.text.encode("utf-8", "replace").decode())

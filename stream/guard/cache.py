@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -35,8 +34,7 @@ class Question(NamedTuple):
     has_agent: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """A complete answer, and what it says."""
 
     completion: Completion

@@ -23,6 +23,7 @@ from stream.telemetry.metrics import WorkerMetrics
 _log = structlog.get_logger(__name__)
 
 _LONGEST_PAUSE_S = 30.0
+_NOBODY = contextlib.nullcontext()
 
 
 class Availability:
@@ -168,7 +169,7 @@ class ProtectedGuard:
             # On the server when it fell over, or beside whoever was: an answer that timed out may mean either.
             saw_it_fall = failure is not None and self._availability.outages > outages_before
             suspect = saw_it_fall and attempt == self._settings.attempts
-            async with self._alone if suspect else contextlib.nullcontext(), self._places:
+            async with self._alone if suspect else _NOBODY, self._places:
                 await self._availability.wait()
                 # Whether the outage was waited out here or in the queue before: it was nobody's time.
                 outage_s = self._availability.outage_seconds()

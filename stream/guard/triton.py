@@ -31,8 +31,8 @@ class TritonGuard:
     """Calls one model on one Triton over one HTTP/2 connection, with tritonclient's messages.
 
     A request is put together from serialised parts: protobuf defines the concatenation of two messages as their merger, so
-    what is the same for a policy (the long system message above all) is serialised once, and only the event's own part anew.
-    That halves the client's CPU time, which on small machines is what limits the rate.
+    what is the same for a policy (the long system message, and what describes the tensors) is serialised once, and only the event's
+    own bytes anew. That halves the client's CPU time, which on small machines is what limits the rate.
 
     Create it inside the running event loop: `grpc.aio` binds to it. Raises `ConfigurationError` for a certificate that cannot be
     read.
@@ -50,7 +50,7 @@ class TritonGuard:
     async def complete(
         self, prompt: RenderedPrompt, images: Sequence[bytes], *, timeout: float, traceparent: str | None = None
     ) -> Completion:
-        request = self._common_part(prompt.system) + _event_part(prompt.user.encode(), images)
+        request = self._common_part(prompt.system, len(images)) + _event_part(prompt.user.encode(), images)
         metadata = None if traceparent is None else (("traceparent", traceparent),)
         try:
             response = await self._infer(request, timeout=timeout, metadata=metadata)
@@ -63,11 +63,19 @@ class TritonGuard:
             raise GuardUnavailableError(f"the call failed: {type(error).__name__}") from error
         return _completion(response)
 
-    def _serialise_common_part(self, system: str) -> bytes:
-        """Model, version, and the tensors that are the same for every event of a policy and modality."""
+    def _serialise_common_part(self, system: str, images: int) -> bytes:
+        """Everything but the contents of the last tensors, which are the event's: its text, and its images if there are any.
+
+        A tensor's place among the raw contents is its place among the inputs.
+        """
         request = service_pb2.ModelInferRequest(model_name=self._settings.model, model_version=self._settings.version)
-        _add(request, tensors.SYSTEM, "BYTES", [1], _strings([system.encode()]))
-        _add(request, tensors.MAX_TOKENS, "INT32", [1], struct.pack("<i", self._settings.max_tokens))
+        request.inputs.add(name=tensors.SYSTEM, datatype="BYTES", shape=[1])
+        request.inputs.add(name=tensors.MAX_TOKENS, datatype="INT32", shape=[1])
+        request.inputs.add(name=tensors.USER, datatype="BYTES", shape=[1])
+        if images:
+            request.inputs.add(name=tensors.IMAGES, datatype="BYTES", shape=[images])
+        request.raw_input_contents.append(_strings([system.encode()]))
+        request.raw_input_contents.append(struct.pack("<i", self._settings.max_tokens))
         return bytes(request.SerializeToString())
 
     async def probe(self, *, timeout: float) -> None:
@@ -87,6 +95,8 @@ def _channel(settings: GuardSettings) -> grpc.aio.Channel:
         ("grpc.keepalive_time_ms", int(settings.keepalive_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
         ("grpc.http2.max_pings_without_data", 0),
+        # Retries are ours (`stream.guard.protection`): gRPC's own would keep a copy of every request for a policy nobody has set.
+        ("grpc.enable_retries", 0),
     ]
     if not settings.tls.active:
         return grpc.aio.insecure_channel(settings.url, options)
@@ -104,17 +114,8 @@ def _credentials(tls: GuardTls) -> grpc.ChannelCredentials:
 
 
 def _event_part(user: bytes, images: Sequence[bytes]) -> bytes:
-    request = service_pb2.ModelInferRequest()
-    _add(request, tensors.USER, "BYTES", [1], _strings([user]))
-    if images:
-        _add(request, tensors.IMAGES, "BYTES", [len(images)], _strings(images))
-    return bytes(request.SerializeToString())
-
-
-def _add(request: Any, name: str, datatype: str, shape: Sequence[int], raw: bytes) -> None:
-    """One input tensor; its place among the raw contents is its place among the inputs."""
-    request.inputs.add(name=name, datatype=datatype, shape=shape)
-    request.raw_input_contents.append(raw)
+    contents = [_strings([user]), _strings(images)] if images else [_strings([user])]
+    return bytes(service_pb2.ModelInferRequest(raw_input_contents=contents).SerializeToString())
 
 
 def _strings(values: Sequence[bytes]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from schemas.answer import Answer
 from schemas.policy import Threshold
@@ -11,8 +11,7 @@ from schemas.verdicts import CategoryRef, Label
 from stream.policies.source import LivePolicy
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What a decided verdict says beyond the labels."""
 
     action: str
@@ -22,10 +21,8 @@ class Decision:
 def decide(answer: Answer, request_score: float | None, response_score: float | None, live: LivePolicy) -> Decision:
     """The action for a parsed answer. `answer.category_id`, when set, is one of `live.index`."""
     rules = live.policy.rules
-    sides = [(answer.request, request_score), (answer.response, response_score)]
-    if all(label is not Label.UNSAFE for label, _ in sides):
-        highest = _highest(score for _, score in sides)
-        return Decision(_reached(rules.suspect, highest) or rules.safe, None)
+    if answer.request is not Label.UNSAFE and answer.response is not Label.UNSAFE:
+        return Decision(_reached(rules.suspect, _highest(request_score, response_score)) or rules.safe, None)
     if answer.category_id is None:
         assert answer.risk_name is not None
         name = answer.risk_name
@@ -36,15 +33,20 @@ def decide(answer: Answer, request_score: float | None, response_score: float | 
         (entry.thresholds for entry in (child, category) if entry is not None and entry.thresholds is not None),
         rules.thresholds,
     )
-    unsafe_score = _highest(score for label, score in sides if label is Label.UNSAFE)
+    unsafe_score = _highest(
+        request_score if answer.request is Label.UNSAFE else None,
+        response_score if answer.response is Label.UNSAFE else None,
+    )
     return Decision(
         _reached(thresholds, unsafe_score) or rules.unsafe,
         CategoryRef(id=answer.category_id, path=path, name=path[-1], in_taxonomy=True),
     )
 
 
-def _highest(scores: Iterable[float | None]) -> float | None:
-    return max((score for score in scores if score is not None), default=None)
+def _highest(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return max(one, other)
 
 
 def _reached(thresholds: Iterable[Threshold], score: float | None) -> str | None:

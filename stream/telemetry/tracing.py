@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from opentelemetry import trace
@@ -40,9 +40,8 @@ class Tracer(Protocol):
 class PassThroughTracer:
     """Records nothing; hands the incoming context on."""
 
-    @contextmanager
-    def process(self, record: InputRecord, traceparent: str | None) -> Iterator[str | None]:  # noqa: ARG002
-        yield valid_traceparent(traceparent)
+    def process(self, record: InputRecord, traceparent: str | None) -> AbstractContextManager[str | None]:  # noqa: ARG002
+        return nullcontext(valid_traceparent(traceparent))
 
 
 class SdkTracer:

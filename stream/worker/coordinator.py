@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -42,7 +43,8 @@ class Coordinator:
     """Runs the pipeline for every accepted record and keeps the books.
 
     All methods belong to the event loop. A partition that was given up is closed: what still finishes for it is neither written
-    nor counted. A partition whose window is full waits: `on_full` names those that do, whenever that changes. `on_written` hears of each outcome once it is safe in Kafka.
+    nor counted. A partition whose window is full waits: `on_full` names those that do, whenever that
+    changes. `on_written` hears of each batch of outcomes once it is safe in Kafka.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Coordinator:
         max_batch: int,
         on_fault: Callable[[BaseException], None],
         on_full: Callable[[frozenset[TopicPartition]], None] = lambda _full: None,
-        on_written: Callable[[Outcome], None] = lambda _outcome: None,
+        on_written: Callable[[Sequence[Outcome]], None] = lambda _outcomes: None,
     ) -> None:
         self._judge = judge
         self._backlog = backlog
@@ -67,7 +69,7 @@ class Coordinator:
         self._window = window
         self._on_fault = on_fault
         self._on_full = on_full
-        self._on_outcome = on_written
+        self._on_outcomes = on_written
         self._full: frozenset[TopicPartition] = frozenset()
         self._owned: dict[TopicPartition, OwnedPartition] = {}
         self._writer = Writer(
@@ -77,7 +79,9 @@ class Coordinator:
             max_batch=max_batch,
             on_written=self._written,
             on_failure=on_fault,
+            on_aborted=metrics.batches.labels("aborted").inc,
         )
+        self._batches_written = metrics.batches.labels("written")
 
     def start(self) -> None:
         """Begin to write. Needs the running loop."""
@@ -192,10 +196,11 @@ class Coordinator:
             _log.error("coordinator.fault", fault=type(error).__name__, frames=frames(error))
             self._on_fault(error)
 
-    def _written(self, outcome: Outcome) -> None:
-        self._backlog.give_back(1)
-        self._count(outcome)
-        self._on_outcome(outcome)
+    def _written(self, outcomes: Sequence[Outcome]) -> None:
+        self._backlog.give_back(len(outcomes))
+        self._batches_written.inc()
+        self._count(outcomes)
+        self._on_outcomes(outcomes)
         if self._full:
             self._look_for_full_windows()
 
@@ -216,17 +221,21 @@ class Coordinator:
             task.cancel()
         self._backlog.give_back(owned.ledger.unfinished)
 
-    def _count(self, outcome: Outcome) -> None:
-        metrics = self._metrics
-        if outcome.verdict is not None:
-            metrics.verdicts.labels(outcome.verdict.status.value, outcome.verdict.action).inc()
-            for kind in outcome.verdict.degraded:
-                metrics.degraded.labels(kind).inc()
-        if outcome.ood is not None:
-            metrics.ood.inc()
-        if outcome.dead_letter is not None:
-            metrics.dead_letters.labels(outcome.dead_letter.reason.value).inc()
-        metrics.latency.observe(self._clock.monotonic() - outcome.began)
+    def _count(self, outcomes: Sequence[Outcome]) -> None:
+        metrics, now = self._metrics, self._clock.monotonic()
+        # Counted by batch: each metric is locked, and looking a label up costs more than counting.
+        verdicts = Counter((outcome.verdict.status, outcome.verdict.action) for outcome in outcomes if outcome.verdict)
+        for (status, action), count in verdicts.items():
+            metrics.verdicts.labels(status.value, action).inc(count)
+        for outcome in outcomes:
+            if outcome.verdict is not None:
+                for kind in outcome.verdict.degraded:
+                    metrics.degraded.labels(kind).inc()
+            if outcome.ood is not None:
+                metrics.ood.inc()
+            if outcome.dead_letter is not None:
+                metrics.dead_letters.labels(outcome.dead_letter.reason.value).inc()
+            metrics.latency.observe(now - outcome.began)
 
     def held(self) -> int:
         """Completed offsets that wait behind a gap, in all ledgers, for the metric."""

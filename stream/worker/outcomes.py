@@ -14,11 +14,8 @@ from schemas.events import ContentEvent
 from schemas.verdicts import (
     NO_MANIFEST,
     EvidenceRef,
-    ModelRef,
     OodEvent,
-    Scores,
     Status,
-    Usage,
     Verdict,
     verdict_id,
 )
@@ -58,15 +55,17 @@ def decided(
 ) -> Outcome:
     """The outcome of an answer that was understood: a verdict, and an OOD event when the guard named the risk."""
     degraded = ["tolerant_reading"] if answer.reading is Reading.TOLERANT else []
-    verdict = Verdict(
-        **_common(record, event, live, progress, issued_at),
-        status=Status.DECIDED,
-        request=answer.request,
-        response=answer.response if event.agent_text is not None else None,
-        category=decision.category,
-        action=decision.action,
-        rationale=answer.rationale if with_rationale else None,
-        degraded=degraded,
+    verdict = Verdict.model_validate(
+        {
+            **_common(record, event, live, progress, issued_at),
+            "status": Status.DECIDED,
+            "request": answer.request,
+            "response": answer.response if event.agent_text is not None else None,
+            "category": decision.category,
+            "action": decision.action,
+            "rationale": answer.rationale if with_rationale else None,
+            "degraded": degraded,
+        }
     )
     ood = None
     if answer.risk_name is not None:
@@ -100,16 +99,18 @@ def indeterminate(
     issued_at: datetime,
 ) -> Outcome:
     """The outcome of an event that was read and not judged: a verdict that is never safe, and a dead letter to redrive."""
-    verdict = Verdict(
-        **_common(record, event, live, progress, issued_at),
-        status=Status.INDETERMINATE,
-        reason=reason,
-        request=None,
-        response=None,
-        category=None,
-        action=live.policy.rules.indeterminate,
-        rationale=None,
-        degraded=[],
+    verdict = Verdict.model_validate(
+        {
+            **_common(record, event, live, progress, issued_at),
+            "status": Status.INDETERMINATE,
+            "reason": reason,
+            "request": None,
+            "response": None,
+            "category": None,
+            "action": live.policy.rules.indeterminate,
+            "rationale": None,
+            "degraded": [],
+        }
     )
     letter = _dead_letter(record, reason, detail, issued_at, event=event, verdict=verdict)
     return Outcome(record, verdict, None, letter, progress.traceparent, progress.began)
@@ -124,40 +125,41 @@ def unreadable(record: InputRecord, progress: Progress, reason: Reason, detail: 
 def _common(
     record: InputRecord, event: ContentEvent, live: LivePolicy, progress: Progress, issued_at: datetime
 ) -> Mapping[str, object]:
+    # The parts are dictionaries, so that the verdict and all of them are checked in one go: that costs half as much.
     completion = progress.completion
     manifest = completion.manifest if completion else NO_MANIFEST
+    request_score, response_score = scores(event, completion)
     return {
         "id": verdict_id(event.id, live.ref.digest, manifest, attempt_of(record)),
         "event_id": event.id,
         "tenant": event.tenant,
         "kind": event.kind,
         "modality": event.modality,
-        "scores": scores(event, completion),
+        "scores": {"request": request_score, "response": response_score},
         "policy": live.ref,
-        "model": ModelRef(
-            name=completion.model if completion else "",
-            version=completion.version if completion else "",
-            manifest=manifest,
-        ),
+        "model": {
+            "name": completion.model if completion else "",
+            "version": completion.version if completion else "",
+            "manifest": manifest,
+        },
         "prompt_digest": progress.prompt_digest,
         "evidence": list(progress.evidence),
-        "usage": Usage(prompt_tokens=completion.prompt_tokens, completion_tokens=completion.completion_tokens)
+        "usage": {"prompt_tokens": completion.prompt_tokens, "completion_tokens": completion.completion_tokens}
         if completion is not None and not progress.cached
-        else Usage(),
+        else {},
         "cached": progress.cached,
         "timings": {stage: round(ms, 3) for stage, ms in progress.timings.items()},
-        "source": record.source,
+        "source": {"topic": record.topic, "partition": record.partition, "offset": record.offset},
         "issued_at": issued_at,
     }
 
 
-def scores(event: ContentEvent, completion: Completion | None) -> Scores:
-    """What the guard is sure of; null for a turn that the event does not have, whatever the guard says about it."""
+def scores(event: ContentEvent, completion: Completion | None) -> tuple[float | None, float | None]:
+    """The guard's probabilities of unsafe, request and response; None for a turn that the event does not have, whatever the
+    guard says about it."""
     if completion is None:
-        return Scores()
-    return Scores(
-        request=completion.request_score, response=completion.response_score if event.agent_text is not None else None
-    )
+        return None, None
+    return completion.request_score, completion.response_score if event.agent_text is not None else None
 
 
 MAX_KEPT_VALUE = 8 * 1024 * 1024

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -17,8 +17,7 @@ _OOD = TypeAdapter(OodEvent)
 _DEAD_LETTER = TypeAdapter(DeadLetter)
 
 
-@dataclass(frozen=True, slots=True)
-class OutputRecord:
+class OutputRecord(NamedTuple):
     """A record to be written."""
 
     topic: str

@@ -136,8 +136,7 @@ class Pipeline:
                 progress.completion = judged.completion
                 self._lap(progress, "judge", began)
         completion, answer = judged.completion, judged.answer
-        scores = outcomes.scores(event, completion)
-        decision = decide(answer, scores.request, scores.response, live)
+        decision = decide(answer, *outcomes.scores(event, completion), live)
         return outcomes.decided(
             record,
             event,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -19,8 +19,7 @@ REDRIVE_OF_HEADER = "proguard-redrive-of"
 """Header of a redriven record: the id of the dead letter that it comes from."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadEvent:
+class ReadEvent(NamedTuple):
     """An event and the trace context that came with it."""
 
     event: ContentEvent

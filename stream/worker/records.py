@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from schemas.base import Source
 from schemas.deadletters import DeadLetter
 from schemas.verdicts import OodEvent, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class InputRecord:
+class InputRecord(NamedTuple):
     """A record of the content topic, byte for byte. `timestamp_ms` is Kafka's, -1 when it has none.
 
     `headers_lost`: a header's name is not UTF-8, so the client library gives none of them; `headers` is empty then.

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 import structlog
 
 from stream.clock import Clock
 from stream.errors import DeliveryError
-from stream.worker.partitions import Commits, OwnedPartition, TopicPartition
+from stream.worker.partitions import Commits, OwnedPartition
 from stream.worker.records import Outcome
 
 _log = structlog.get_logger(__name__)
@@ -43,8 +42,7 @@ class Sink(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Ready:
+class _Ready(NamedTuple):
     partition: OwnedPartition
     outcome: Outcome
 
@@ -55,7 +53,7 @@ class Writer:
     A batch closes after `interval_s` or at `max_batch` outcomes, whichever is first; with no interval, at once. While one is
     written, the next one gathers. An aborted batch goes back to the front, less what belongs to partitions that were given
     up; after `max_aborts` in a row, with pauses that double from `abort_pause_s`, the writer gives up too. `on_written` is
-    called for each outcome that is safe, `on_failure` once, with what made the writer stop: after that nothing is begun, and
+    called with each batch that is safe, in order, `on_aborted` after each that is not, `on_failure` once, with what made the writer stop: after that nothing is begun, and
     nothing counts as written. A later outcome of a key would otherwise be committed before the earlier one that failed.
     """
 
@@ -66,8 +64,9 @@ class Writer:
         *,
         interval_s: float,
         max_batch: int,
-        on_written: Callable[[Outcome], None],
+        on_written: Callable[[Sequence[Outcome]], None],
         on_failure: Callable[[BaseException], None],
+        on_aborted: Callable[[], None] = lambda: None,
         max_aborts: int = 20,
         abort_pause_s: float = 0.1,
     ) -> None:
@@ -77,6 +76,7 @@ class Writer:
         self._max_batch = max_batch
         self._on_written = on_written
         self._on_failure = on_failure
+        self._on_aborted = on_aborted
         self._max_aborts = max_aborts
         self._abort_pause_s = abort_pause_s
         self._ready: deque[_Ready] = deque()
@@ -166,28 +166,24 @@ class Writer:
 
     def _commits(self, taken: Sequence[_Ready]) -> Commits:
         """What to commit once `taken` are safe."""
-        offsets: dict[TopicPartition, tuple[OwnedPartition, list[int]]] = {}
-        for ready in taken:
-            offsets.setdefault(ready.partition.name, (ready.partition, []))[1].append(ready.outcome.record.offset)
         commits: Commits = {}
-        for name, (partition, completing) in offsets.items():
-            commit = partition.ledger.commit(completing)
+        for partition, offsets in _by_partition(taken):
+            commit = partition.ledger.commit(offsets)
             assert commit is not None
-            commits[name] = commit
+            commits[partition.name] = commit
         return commits
 
     def _settle(self, taken: Sequence[_Ready]) -> None:
-        for ready in taken:
-            partition = ready.partition
-            if partition.closed:
-                continue
-            partition.ledger.complete((ready.outcome.record.offset,))
+        owned = [ready for ready in taken if not ready.partition.closed]
+        for partition, offsets in _by_partition(owned):
+            partition.ledger.complete(offsets)
             if partition.ledger.unfinished == 0:
                 partition.drained.set()
-            self._on_written(ready.outcome)
+        self._on_written([ready.outcome for ready in owned])
 
     async def _put_back(self, taken: list[_Ready], error: WriteAbortedError) -> None:
         self._aborts += 1
+        self._on_aborted()
         _log.warning("writer.aborted", cause=str(error), in_a_row=self._aborts)
         if self._aborts > self._max_aborts:
             self._fail(DeliveryError("the output topics", f"{self._aborts} batches in a row were aborted: {error}"))
@@ -208,3 +204,11 @@ class Writer:
             self._some.set()
         if len(self._ready) < self._max_batch:
             self._enough.clear()
+
+
+def _by_partition(some: Iterable[_Ready]) -> Iterable[tuple[OwnedPartition, list[int]]]:
+    """The offsets in `some`, for each partition."""
+    offsets: dict[OwnedPartition, list[int]] = {}
+    for partition, outcome in some:
+        offsets.setdefault(partition, []).append(outcome.record.offset)
+    return offsets.items()
