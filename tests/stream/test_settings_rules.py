@@ -96,11 +96,27 @@ def test_no_two_topics_are_one(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(("drain_s", "session_ms", "fits"), [(5.9, 6000, True), (6, 6000, False), (44, 45_000, True)])
 def test_a_drain_is_shorter_than_a_session(drain_s: float, session_ms: int, fits: bool) -> None:
-    document: dict[str, Any] = {"delivery": {"drain_s": drain_s}, "kafka": {"session_timeout_ms": session_ms}}
+    document: dict[str, Any] = {
+        "delivery": {"drain_s": drain_s, "transaction_timeout_ms": session_ms},
+        "kafka": {"session_timeout_ms": session_ms},
+    }
     if fits:
         assert WorkerSettings(**document).delivery.drain_s == drain_s
     else:
         with pytest.raises(ValidationError, match="drain_s must be shorter"):
+            WorkerSettings(**document)
+
+
+@pytest.mark.parametrize(("transaction_ms", "fits"), [(30_000, True), (30_001, False)])
+def test_a_transaction_is_not_longer_than_a_session(transaction_ms: int, fits: bool) -> None:
+    document: dict[str, Any] = {
+        "delivery": {"transaction_timeout_ms": transaction_ms},
+        "kafka": {"session_timeout_ms": 30_000},
+    }
+    if fits:
+        assert WorkerSettings(**document).delivery.transaction_timeout_ms == transaction_ms
+    else:
+        with pytest.raises(ValidationError, match="transaction_timeout_ms must not be longer"):
             WorkerSettings(**document)
 
 

@@ -90,7 +90,7 @@ def test_a_worker_that_cannot_start_says_why_in_one_line_and_ends_with_2(argumen
 def test_a_failure_while_running_ends_with_1_and_without_a_traceback(
     failure: Exception, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(_service: WorkerService) -> None:
+    async def fail(_service: WorkerService, **_arguments: object) -> None:
         raise failure
 
     monkeypatch.setattr(WorkerService, "run", fail)

@@ -108,7 +108,7 @@ class Desk:
             max_batch=max_batch,
             on_fault=self.faults.append,
             on_full=self.full.append,
-            on_written=lambda outcome: self.written.append(place(outcome.record)),
+            on_written=lambda outcomes: self.written.extend(place(outcome.record) for outcome in outcomes),
         )
         self.books.start()
 

@@ -31,7 +31,7 @@ class Watched:
 
     def after(self, outcomes: Iterable[Outcome]) -> list[BaseException]:
         for outcome in outcomes:
-            self.breaker.observe(outcome)
+            self.breaker.observe([outcome])
         return self.said
 
     def metric(self, name: str) -> float:

@@ -60,7 +60,7 @@ class Bench:
             SystemClock(),
             interval_s=interval_s,
             max_batch=max_batch,
-            on_written=lambda outcome: self.done.append(outcome.record.offset),
+            on_written=lambda outcomes: self.done.extend(outcome.record.offset for outcome in outcomes),
             on_failure=self._fail,
             max_aborts=max_aborts,
             abort_pause_s=0.0,
