@@ -15,7 +15,7 @@ demo: .venv/ready .venv-triton/ready ## the main job: real Kafka, real Triton, 3
 	.venv/bin/proguard-stream demo $(ARGS)
 
 test: .venv/ready .venv-triton/ready ## the whole suite, against real Kafka and real Triton
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/ready check-schemas ## formatting, lint, types, published schemas
 	.venv/bin/ruff format --check .

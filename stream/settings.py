@@ -91,7 +91,14 @@ class KafkaSettings(BaseModel):
 
     def common(self) -> dict[str, str | int | bool]:
         """librdkafka properties that every client of the service shares."""
-        return {**self.properties, "bootstrap.servers": self.bootstrap_servers, "client.id": self.client_id}
+        return {
+            # While a broker restarts it may say that a partition has no leader, and librdkafka (2.16) can rest on that answer until
+            # it asks again: after five minutes, by default.
+            "topic.metadata.refresh.interval.ms": 30_000,
+            **self.properties,
+            "bootstrap.servers": self.bootstrap_servers,
+            "client.id": self.client_id,
+        }
 
     def consumer(self) -> dict[str, str | int | bool]:
         """Properties of the worker's consumer: it commits by hand, and only what is done."""

@@ -304,7 +304,10 @@ class ConsumerThread:
             ]
         )
         # A partition that was paused when it went comes back paused: librdkafka remembers it.
-        (consumer.pause if self._paused else consumer.resume)(partitions)
+        if self._paused:
+            consumer.pause(partitions)
+        else:
+            consumer.resume(partitions)
         self._full_paused = self._full_paused - committed.keys()
 
     def _what_is_committed(

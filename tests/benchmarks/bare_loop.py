@@ -1,4 +1,7 @@
-"""The floor: `tritonclient.grpc.aio` alone, no Kafka, 64 requests in flight. Prints requests a second and CPU ms each."""
+"""The floor: `tritonclient.grpc.aio` alone, no Kafka. Prints one JSON document.
+
+With 64 requests in flight: requests a second, and CPU ms each. At a given rate: each request's seconds.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from schemas import tensors
 from schemas.events import ContentEvent
 from schemas.policy import default_policy
 from schemas.prompt import SystemPrompt
+from tests.benchmarks.latency import WARM_UP_S
 from tests.benchmarks.load import content
 
 IN_FLIGHT = 64
@@ -27,31 +31,58 @@ def text_tensor(name: str, text: str) -> InferInput:
     return tensor
 
 
+class Asker:
+    """Asks one question as well as the plain client can: what is constant is made once."""
+
+    def __init__(self, url: str, order: str) -> None:
+        self.client = InferenceServerClient(url)
+        event = ContentEvent.model_validate_json(content(0, order))
+        prompt = SystemPrompt(default_policy(), event.modality).join(event)
+        self._user = prompt.user
+        self._system = text_tensor(tensors.SYSTEM, prompt.system)
+
+    async def ask(self) -> None:
+        user = text_tensor(tensors.USER, self._user)
+        result = await self.client.infer("scripted_guard", [self._system, user], client_timeout=30)
+        assert result.as_numpy(tensors.TEXT) is not None
+
+
+async def pace(url: str, requests: int, order: str, rate: float) -> list[float]:
+    """`requests` calls, `rate` a second, however long each takes: the seconds of those after the first second."""
+    asker, began = Asker(url, order), time.monotonic()
+
+    async def one(due: float) -> float:
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        sent = time.monotonic()
+        await asker.ask()
+        return time.monotonic() - sent
+
+    took = await asyncio.gather(*(one(began + number / rate) for number in range(requests)))
+    await asker.client.close()
+    return took[int(rate * WARM_UP_S) :]
+
+
 async def drive(url: str, requests: int, order: str) -> dict[str, float]:
     """`requests` calls, `IN_FLIGHT` at a time; the rate is over all but the first and last tenth."""
-    client = InferenceServerClient(url)
-    event = ContentEvent.model_validate_json(content(0, order))
-    prompt = SystemPrompt(default_policy(), event.modality).join(event)
-    system = text_tensor(tensors.SYSTEM, prompt.system)  # as good as a loop can be: what is constant is made once
+    asker = Asker(url, order)
     finished: list[float] = []
     left = iter(range(requests))
 
     async def lane() -> None:
         for _ in left:
-            user = text_tensor(tensors.USER, prompt.user)
-            result = await client.infer("scripted_guard", [system, user], client_timeout=30)
-            assert result.as_numpy(tensors.TEXT) is not None
+            await asker.ask()
             finished.append(time.monotonic())
 
     cpu = time.process_time()
     await asyncio.gather(*(lane() for _ in range(IN_FLIGHT)))
     cpu = time.process_time() - cpu
-    await client.close()
+    await asker.client.close()
     finished.sort()
     low, high = requests // 10, requests - requests // 10 - 1
     return {"rate": (high - low) / (finished[high] - finished[low]), "cpu_ms": cpu * 1000 / requests}
 
 
 if __name__ == "__main__":
-    url, requests, order = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    sys.stdout.write(json.dumps(uvloop.run(drive(url, requests, order))) + "\n")
+    url, requests, order, rates = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:]
+    found = uvloop.run(pace(url, requests, order, float(rates[0])) if rates else drive(url, requests, order))
+    sys.stdout.write(json.dumps(found) + "\n")

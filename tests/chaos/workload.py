@@ -112,7 +112,14 @@ class Feeder:
 
     def __init__(self, properties: dict[str, str | int | bool], topic: str, workload: Workload, rate: float) -> None:
         self._producer = Producer(
-            {**properties, "enable.idempotence": True, "linger.ms": 5, "delivery.timeout.ms": 120_000}
+            {
+                **properties,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                # Asked again soon for the leader of a partition: see `KafkaSettings.common`.
+                "topic.metadata.refresh.interval.ms": 5_000,
+                "delivery.timeout.ms": 140_000,
+            }
         )
         self._topic = topic
         self._events = workload.events()

@@ -285,7 +285,7 @@ class Schedule:
             worker.process.at_step = None
             worker.guard(True)
         if not self._slots:
-            self._start_worker(0)
+            self._join(0)  # a slot of its own: under the name of one that is still leaving it would fence that one
 
     async def _until_quiet(self) -> None:
         until = self.loop.time() + HEALING_S

@@ -88,12 +88,17 @@ def test_bytes_pass_unchanged_both_ways(proxy: TcpProxy) -> None:
         sender.join()
 
 
-def test_what_was_sent_before_the_end_arrives_before_the_end(proxy: TcpProxy) -> None:
-    with client(proxy) as connection:
-        connection.sendall(b"last words")
-        connection.shutdown(socket.SHUT_WR)
-        assert receive(connection, 10) == b"last words"
-        assert connection.recv(1) == b""
+def test_what_was_sent_before_the_end_arrives_before_the_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as target:
+        target.settimeout(PATIENCE_S)
+        with TcpProxy(target.getsockname()[1]) as proxy, client(proxy) as connection:
+            at_target, _ = target.accept()
+            with at_target:
+                at_target.settimeout(PATIENCE_S)
+                connection.sendall(b"last words")
+                connection.shutdown(socket.SHUT_WR)
+                assert receive(at_target, 10) == b"last words"
+                assert at_target.recv(1) == b""
 
 
 def test_a_cut_resets_what_is_there_and_what_comes_until_it_is_healed(proxy: TcpProxy) -> None:
