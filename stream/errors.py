@@ -5,6 +5,7 @@
     ├── EventError             one event cannot go on; carries the closed-list reason for its dead letter
     ├── GuardError             the guard gave no answer (see stream.guard.errors)
     ├── DeliveryError          Kafka did not take a record: its offset is not committed
+    │   └── StuckClientError   the Kafka client hangs in a call: only the end of the process frees it
     └── DevkitError            a child process of the development kit did not start or stop
 
 Each carries its context as attributes, so that a log line can be structured and never needs the message parsed.
@@ -42,6 +43,10 @@ class DeliveryError(ProGuardStreamError):
         super().__init__(f"could not write to {topic}: {detail}")
         self.topic = topic
         self.detail = detail
+
+
+class StuckClientError(DeliveryError):
+    """A call of the Kafka client has not returned, and its thread cannot be stopped. Whoever owns the process has to end it."""
 
 
 class DevkitError(ProGuardStreamError):

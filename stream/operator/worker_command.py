@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
+import sys
 
 import structlog
 import typer
 
-from stream.errors import ConfigurationError, ProGuardStreamError
+from stream.errors import ConfigurationError, ProGuardStreamError, StuckClientError
 from stream.operator.flags import parse_flags
 from stream.operator.kafka import ConfigOption
 from stream.operator.output import complain
@@ -33,6 +35,14 @@ def worker(context: typer.Context, config: ConfigOption = None) -> None:
         uvloop.run(service.run(on_started=lambda _port: _tune_garbage_collection()))
     except ConfigurationError:
         raise
+    except StuckClientError as error:
+        _log.error("worker.failed", detail=str(error))
+        complain(str(error))
+        # An orderly exit would wait for the thread that hangs, and the partitions with it. Nothing is lost: the brokers abort the
+        # transaction, and whoever gets the partitions judges what it held.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
     except ProGuardStreamError as error:
         _log.error("worker.failed", detail=str(error))
         complain(str(error))

@@ -22,6 +22,8 @@ MAX_SPAN = 24_000
 """Offsets from the position to the newest begun one, at most. A bitmap of this many, uncompressed, still fits the metadata."""
 
 _PREFIX = "pgs1:"
+_END = "."
+"""Not in the alphabet of base 85."""
 _MAX_BITMAP_BYTES = 1 << 20
 """What is unpacked at most: a gap in the log (compaction) makes a set long, not large."""
 
@@ -170,11 +172,13 @@ def encode(complete: int) -> str:
     raw = complete.to_bytes((complete.bit_length() + 7) // 8, "little")
     packed = zlib.compress(raw, 1)
     kind, body = ("z", packed) if len(packed) < len(raw) else ("r", raw)
-    return f"{_PREFIX}{kind}{base64.b85encode(body).decode()}"
+    return f"{_PREFIX}{kind}{base64.b85encode(body).decode()}{_END}"
 
 
 def decode(metadata: str) -> int:
     """The bitmap in commit metadata. Raises `LedgerStateError` for text that `encode` did not write."""
+    # confluent-kafka (2.16) reads on behind the end of the string that librdkafka gives it, now and then.
+    metadata = metadata.partition(_END)[0]
     if not metadata:
         return 0
     kind, body = metadata[len(_PREFIX) : len(_PREFIX) + 1], metadata[len(_PREFIX) + 1 :]

@@ -16,7 +16,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from schemas.topics import Topics
-from stream.errors import DeliveryError
+from stream.errors import DeliveryError, StuckClientError
 from stream.worker.outputs import OutputRecord, output_records
 from stream.worker.partitions import Commits
 from stream.worker.records import Outcome
@@ -29,6 +29,13 @@ _SERVE_S = 0.002
 
 _CALL_S = 5.0
 """Seconds that one transactional call may block before it is tried again; librdkafka makes the transaction's timeout of it."""
+
+_STUCK_S = 75.0
+"""Seconds after which a transactional call counts as one that will not return. It should give up after `_CALL_S`, 60 s for the
+first one; librdkafka (2.16) was seen to wait for ever in `send_offsets_to_transaction` after its coordinator had been killed twice."""
+
+_LOOK_S = 5.0
+"""Seconds between looks at a call under way."""
 
 _RETRY_S = 0.05
 """Seconds between two tries: some of them say no at once."""
@@ -142,11 +149,13 @@ class TransactionalSink:
         self._source = ce_source
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="transactions")
         self._closing = threading.Event()
+        self._calls = 0
+        self._stuck = False
 
     async def init(self, timeout: float = 60.0) -> None:
         """Register the transactional id; an older holder of it is fenced. Raises `DeliveryError`."""
         try:
-            await self._call(self._producer.init_transactions, timeout)
+            await self._call(self._init, timeout)
         except KafkaException as error:
             raise DeliveryError("the output topics", f"cannot start transactions: {error.args[0].str()}") from error
 
@@ -162,10 +171,10 @@ class TransactionalSink:
             await self._call(self._abort, error.args[0])
 
     def close(self) -> None:
-        """Wait for the call under way, for the transaction's timeout at most, and end the thread. An open transaction is aborted
-        by the brokers in time."""
+        """Wait for the call under way, for the transaction's timeout at most, and end the thread, unless it is stuck. An open
+        transaction is aborted by the brokers in time."""
         self._closing.set()
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._thread.shutdown(wait=not self._stuck, cancel_futures=True)
 
     async def _produce(self, record: OutputRecord) -> None:
         try:
@@ -177,7 +186,26 @@ class TransactionalSink:
             await self._call(self._abort, error.args[0], record.topic)
 
     async def _call(self, function: Callable[..., object], *arguments: object) -> object:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        """`function` in the thread. Raises `StuckClientError` when the client has not come back for `_STUCK_S`."""
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._thread, function, *arguments)
+        calls, since = self._calls, loop.time()
+        while not work.done():
+            try:
+                await asyncio.wait((work,), timeout=_LOOK_S)
+            except asyncio.CancelledError:
+                work.cancel()
+                raise
+            if self._calls != calls:
+                calls, since = self._calls, loop.time()
+            elif not work.done() and loop.time() - since > _STUCK_S:
+                self._stuck = True
+                raise StuckClientError("the output topics", f"the Kafka client has not come back for {_STUCK_S:g} s")
+        return work.result()
+
+    def _init(self, timeout: float) -> None:
+        self._calls += 1
+        self._producer.init_transactions(timeout)
 
     def _commit(self, commits: Commits, membership: object) -> None:
         offsets = [
@@ -193,6 +221,7 @@ class TransactionalSink:
         Raises the last `KafkaException` once this sink is closing.
         """
         while True:
+            self._calls += 1
             try:
                 call()
             except KafkaException as error:

@@ -148,3 +148,8 @@ def test_a_gap_in_the_log_counts_as_complete() -> None:
     ledger.complete([10])
     assert ledger.position == 5_000_000
     assert ledger.begin(5_000_001)
+
+
+@given(st.integers(1, 1 << 500), st.text(max_size=20))
+def test_what_a_client_reads_behind_the_end_of_the_metadata_does_not_count(bits: int, rubbish: str) -> None:
+    assert decode(encode(bits) + rubbish) == bits

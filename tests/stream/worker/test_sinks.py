@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
@@ -18,7 +19,7 @@ from schemas.deadletters import DeadLetter
 from schemas.topics import Topics
 from schemas.verdicts import DEAD_LETTER_TYPE, OOD_TYPE, VERDICT_TYPE, OodEvent, Verdict
 from stream.devkit.kafka import KafkaBroker
-from stream.errors import DeliveryError
+from stream.errors import DeliveryError, StuckClientError
 from stream.worker import sinks
 from stream.worker.ledger import Commit, encode
 from stream.worker.sinks import TransactionalSink
@@ -327,3 +328,30 @@ async def test_without_a_broker_transactions_do_not_start() -> None:
             await sink.init(0.3)
     finally:
         sink.close()
+
+
+class Hanging(Producer):  # type: ignore[misc]
+    """A client whose first transactional call does not come back, which the real one does after some outages."""
+
+    def __init__(self) -> None:
+        super().__init__({"bootstrap.servers": "127.0.0.1:1", "transactional.id": "x", "log_level": 0})
+        self.released = threading.Event()
+
+    def init_transactions(self, _timeout: float) -> None:
+        self.released.wait(60)
+
+
+async def test_a_client_that_does_not_come_back_ends_the_worker_and_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sinks, "_LOOK_S", 0.02)
+    monkeypatch.setattr(sinks, "_STUCK_S", 0.1)
+    producer = Hanging()
+    sink = TransactionalSink(producer, Topics(), SOURCE)
+    try:
+        with pytest.raises(StuckClientError, match="has not come back"):
+            await sink.init()
+        async with asyncio.timeout(5):
+            await asyncio.to_thread(sink.close)
+    finally:
+        producer.released.set()
