@@ -177,7 +177,7 @@ def encode(complete: int) -> str:
 
 def decode(metadata: str) -> int:
     """The bitmap in commit metadata. Raises `LedgerStateError` for text that `encode` did not write."""
-    # confluent-kafka (2.16) reads on behind the end of the string that librdkafka gives it, now and then.
+    # confluent-kafka (2.16) reads on to the next NUL, which a commit that another tool has copied need not have.
     metadata = metadata.partition(_END)[0]
     if not metadata:
         return 0

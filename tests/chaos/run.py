@@ -57,6 +57,8 @@ class Result:
     ended: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     report: AuditReport | None = None
+    refused: int = 0
+    """Events that the workload's own producer gave up: they never were in the topic, which is checked."""
     seconds: float = 0.0
 
     @property
@@ -101,7 +103,8 @@ def run(folder: Path, *, seed: int, faults: int, mode: Mode, group_protocol: str
                 result.problems.append(f"{slot.worker.log.name}: the orderly end had status {status}")
         result.ended = arena.ended
         result.report = report = arena.stage.audit(repeats_allowed=mode == "at_least_once")
-        result.problems += [*feeder.refused[:5], *arena.findings(), *_untrue(report, workload)]
+        result.refused = len(feeder.refused)
+        result.problems += [*arena.findings(), *_untrue(report, workload)]
         if report.events != feeder.sent - len(feeder.refused):
             result.problems.append(f"{feeder.sent} events were sent and {report.events} are there")
     result.seconds = time.monotonic() - began
@@ -181,6 +184,8 @@ def show(result: Result, console: Console) -> None:
     console.print(table)
     if result.report is not None:
         console.print(result.report.summary(), highlight=False)
+    if result.refused:
+        console.print(f"{result.refused} events were given up by the sender and are not in the topic", highlight=False)
     for why, count in result.ended.most_common():
         console.print(f"{count} × a worker ended by itself and was started again: {why}", highlight=False, markup=False)
     for problem in (*result.problems, *(result.report.faults[:20] if result.report else ())):

@@ -168,11 +168,14 @@ class SimConsumer:
 
     async def incremental_assign(self, partitions: Sequence[KafkaPartition]) -> None:
         await asyncio.sleep(0)
+        stored: dict[TopicPartition, _Fetch] = {}
         for part in partitions:
             name = part.topic, part.partition
             self._owned[name] = fetch = _Fetch(None if part.offset == OFFSET_STORED else part.offset)
             if fetch.position is None:
-                self._background.spawn(self._look_up(name, fetch))
+                stored[name] = fetch
+        if stored:
+            self._background.spawn(self._look_up(stored))
 
     async def pause(self, partitions: Sequence[KafkaPartition]) -> None:
         await self._set_paused(partitions, True)
@@ -225,9 +228,12 @@ class SimConsumer:
         fetch.position = entry.offset + 1
         return SimMessage(name, entry, fetch)
 
-    async def _look_up(self, name: TopicPartition, fetch: _Fetch) -> None:
-        commit = (await self._fetch_committed([name]))[name]
-        fetch.position = 0 if commit is None else commit.position
+    async def _look_up(self, stored: dict[TopicPartition, _Fetch]) -> None:
+        """All in one request: a transaction that is under way for one of them holds up the others."""
+        commits = await self._fetch_committed(stored)
+        for name, fetch in stored.items():
+            commit = commits[name]
+            fetch.position = 0 if commit is None else commit.position
         self._wake()
 
     async def _fetch_committed(self, names: Iterable[TopicPartition]) -> dict[TopicPartition, Commit | None]:

@@ -235,6 +235,8 @@ class SimGroup:
             answer.set_result({name: self.committed.get(name) for name in sorted(names)})
 
     def _may_commit(self, token: Token, *, transactional: bool) -> None:
+        if token.generation < 0 and not self._members:
+            return  # whatever the member is called: so do tools commit, and clients that assign partitions themselves
         if token.generation >= 0 or token.member:
             self._known(token)
         elif not transactional and self._members:
@@ -245,5 +247,6 @@ class SimGroup:
 
     @staticmethod
     def _fit(commits: Mapping[TopicPartition, Commit]) -> None:
-        if any(len(commit.metadata.encode()) >= METADATA_LIMIT for commit in commits.values()):
+        # Characters, for all that the setting says; and confluent-kafka sends a terminator with them.
+        if any(len(commit.metadata) >= METADATA_LIMIT for commit in commits.values()):
             raise refusal(KafkaError.OFFSET_METADATA_TOO_LARGE, abort=True)
