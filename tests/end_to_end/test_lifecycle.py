@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -124,7 +125,15 @@ def test_a_guard_that_hangs_is_waited_out(
         mortal_guard.pause()
         eventually(lambda: worker.metric("proguard_paused", why="guard") == 1, 20, "the worker has paused")
         mortal_guard.resume()
-        report = stage.all_answered()
+
+        def answered_even_if_the_stop_was_too_much_for_triton() -> bool:
+            # Stopped in the middle of a request it may abort (boost::interprocess::lock_exception); a pod would start it again.
+            if worker.metric("proguard_paused", why="guard") == 1 and not psutil.pid_exists(mortal_guard.pid):
+                mortal_guard.restart()
+            return stage.audit().lost == 0
+
+        eventually(answered_even_if_the_stop_was_too_much_for_triton, 90, "every event has an outcome")
+        report = stage.audit()
     assert report.ok, (report.summary(), report.faults)
     assert Counter(verdict.status.value for verdict in report.verdicts) == {"decided": 400}
 

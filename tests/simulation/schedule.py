@@ -297,7 +297,10 @@ class Schedule:
     def _is_quiet(self) -> bool:
         if self._promises.unfinished() or self._promises.uncommitted(self._brokers.group.committed):
             return False
-        return all(worker.backlog.count == 0 for worker in self._workers if worker.process.alive)
+        alive = [worker for worker in self._workers if worker.process.alive]
+        # One that is still stopped has yet to hear that its partitions are somebody else's.
+        stopped = any(thread.stopped_until > self.loop.time() for worker in alive for thread in worker.process.threads)
+        return not stopped and all(worker.backlog.count == 0 for worker in alive)
 
     def _stalled(self) -> None:
         missing = sorted(self._promises.unfinished())
@@ -315,7 +318,10 @@ class Schedule:
             if worker.process.alive and worker.books is not None:
                 for owned in worker.books._owned.values():
                     if owned.ledger.unfinished or owned.ledger.remembered or owned.tasks:
-                        raise BrokenPromiseError(f"{owned.name} is done and its books are not empty")
+                        raise BrokenPromiseError(
+                            f"{owned.name} is done and its books are not empty: {owned.ledger.unfinished} unfinished, "
+                            f"{owned.ledger.remembered} remembered, {len(owned.tasks)} tasks"
+                        )
 
     async def _stop_all(self) -> None:
         self._stopping = True

@@ -19,6 +19,8 @@ SCHEDULES = int(os.environ.get("SIMULATION_SCHEDULES", "1200"))
     max_examples=SCHEDULES,
     deadline=None,
     database=None,
+    # The same schedules each time, so that a change of the worker is what makes this fail; another number gives others.
+    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(seed=st.integers(min_value=0, max_value=2**32 - 1))
