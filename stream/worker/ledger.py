@@ -177,10 +177,10 @@ def encode(complete: int) -> str:
 
 def decode(metadata: str) -> int:
     """The bitmap in commit metadata. Raises `LedgerStateError` for text that `encode` did not write."""
-    # confluent-kafka (2.16) reads on to the next NUL, which a commit that another tool has copied need not have.
-    metadata = metadata.partition(_END)[0]
     if not metadata:
         return 0
+    # confluent-kafka (2.16) reads on to the next NUL, which a commit that another tool has copied need not have.
+    metadata = metadata.partition(_END)[0]
     kind, body = metadata[len(_PREFIX) : len(_PREFIX) + 1], metadata[len(_PREFIX) + 1 :]
     if not metadata.startswith(_PREFIX) or kind not in ("z", "r") or len(metadata) > METADATA_LIMIT:
         raise LedgerStateError("the commit's metadata was not written by this service")
