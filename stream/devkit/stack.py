@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import queue
 import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
@@ -20,6 +21,7 @@ from stream.devkit.triton import Ready, TritonServer
 from stream.errors import DevkitError
 
 T = TypeVar("T")
+LOOK_SECONDS = 0.2
 NOT_STARTED = "the development stack was not started"
 
 
@@ -160,16 +162,22 @@ def start_together(parts: Sequence[tuple[str, Part]], exits: ExitStack, announce
     for _, part in parts:
         exits.callback(part.stop)
     cancelled = threading.Event()
+    ended: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def start(name: str, part: Part) -> None:
-        part.start(cancelled)
-        announce(f"{name}: ready")
+        started = False
+        try:
+            part.start(cancelled)
+            started = True
+            announce(f"{name}: ready")
+        finally:
+            ended.put(started)
 
     with ThreadPoolExecutor(len(parts), thread_name_prefix="devkit-start") as pool:
         futures: list[Future[None]] = []
         try:
             futures += [pool.submit(start, name, part) for name, part in parts]
-            wait(futures, return_when=FIRST_EXCEPTION)
+            _all_started(ended, len(parts))
         finally:
             cancelled.set()
             with held():
@@ -177,6 +185,21 @@ def start_together(parts: Sequence[tuple[str, Part]], exits: ExitStack, announce
     failures = [error for future in futures if (error := future.exception()) is not None]
     for error in sorted(failures, key=lambda failure: isinstance(failure, StartCancelledError)):
         raise error
+
+
+def _all_started(ended: queue.SimpleQueue[bool], parts: int) -> None:
+    """Returns when every part has started or one has failed.
+
+    It looks up from its waiting now and then: the kernel may hand a signal to another thread, which does not wake this one, and
+    only this one can handle it.
+    """
+    while parts:
+        try:
+            if not ended.get(timeout=LOOK_SECONDS):
+                return
+            parts -= 1
+        except queue.Empty:
+            continue
 
 
 def _started(part: T | None) -> T:
