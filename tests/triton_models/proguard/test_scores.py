@@ -88,7 +88,7 @@ def test_a_score_is_the_marginal_for_every_way_to_cut_the_text(tokenizer: Tokeni
             before += tokenizer.pieces[written[step]]
             step += 1
         expected = marginal(tokenizer, before, text[:label], likely[step])
-        assert score == pytest.approx(expected, rel=1e-9)
+        assert score == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @given(unsafe=st.floats(0.0, 0.4), safe=st.floats(0.1, 0.5), listed=st.sampled_from(LABELS))
