@@ -8,7 +8,6 @@ processor and the tokenizer are the checkpoint's.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from .chat import Chat
 from .constraint import Constraint, Grammars
 from .engine import Conversation, EngineState, Generation
 from .errors import LoadError, TooLongError
+from .form import is_image_alone
 from .prefixes import BLOCK, Prefixes
 from .runner import Runner
 from .scheduler import Scheduler
@@ -29,9 +29,6 @@ from .vocabulary import Vocabulary
 
 PREPARING_THREADS = 2
 """Decoding and scaling images releases the interpreter's lock; more threads than this only take cores from the model."""
-
-# An image alone comes with a conversation of two empty turns (the published prompt; schemas/prompt.py renders it).
-_EMPTY_TURNS = re.compile(r"<BEGIN CONVERSATION>\s*User:\s*Agent:\s*<END CONVERSATION>\s*")
 
 
 class TransformersEngine:
@@ -136,8 +133,8 @@ class TransformersEngine:
             return None
         if self._grammars is None:
             raise LoadError("this engine was made without the grammar: set `constrained: true`")
-        alone = bool(conversation.images) and _EMPTY_TURNS.fullmatch(conversation.user) is not None
-        return self._grammars.constraint(image_only=alone)
+        image_alone = is_image_alone(conversation.user, bool(conversation.images))
+        return self._grammars.constraint(image_only=image_alone)
 
 
 def _release(device: torch.device) -> Callable[[], None]:
