@@ -63,16 +63,22 @@ $(UV): locks/uv.txt
 	$(UV) pip sync --quiet --python .venv-triton/bin/python --require-hashes locks/triton.txt
 	@touch $@
 
+.venv-proguard/ready: $(UV) locks/proguard.txt
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-proguard
+	$(UV) pip sync --quiet --python .venv-proguard/bin/python --require-hashes locks/proguard.txt
+	@touch $@
+
 COMPILE = $(UV) pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --python-version 3.11
 
 locks: $(UV) ## resolve again, to the newest versions that pyproject allows
 	$(COMPILE) pyproject.toml --extra worker -o locks/worker.txt
 	$(COMPILE) pyproject.toml --extra worker --extra lite --extra dev -o locks/dev.txt
 	$(COMPILE) pyproject.toml --extra triton -o locks/triton.txt
+	$(COMPILE) pyproject.toml --extra proguard -o locks/proguard.txt
 	$(COMPILE) pyproject.toml --extra worker --extra emerging -o locks/emerging.txt
 	$(COMPILE) pyproject.toml --extra training -o locks/training.txt
 	echo hatchling | $(COMPILE) - -o locks/build.txt
 	echo uv | $(COMPILE) - -o locks/uv.txt
 
 clean: ## remove the environments and caches of this checkout
-	rm -rf .venv .venv-triton .build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-triton .venv-proguard .build .pytest_cache .mypy_cache .ruff_cache .hypothesis
