@@ -11,8 +11,8 @@ DATA ?= data
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-demo: .venv/ready .venv-triton/ready ## the main job: real Kafka, real Triton, 300 events, their verdicts, sums that must match
-	.venv/bin/proguard-stream demo $(ARGS)
+demo: .venv/ready $(if $(filter proguard,$(GUARD)),.venv-proguard/ready,.venv-triton/ready) ## the main job: real Kafka, real Triton, 300 events, sums that must match; GUARD=proguard MODEL=checkpoint for the real model
+	.venv/bin/proguard-stream demo $(if $(GUARD),--guard $(GUARD)) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 test: .venv/ready .venv-triton/ready ## the whole suite, against real Kafka and real Triton
 	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
