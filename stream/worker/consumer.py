@@ -6,20 +6,25 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from stream.clock import Clock
+from stream.errors import ProGuardStreamError
 from stream.telemetry.metrics import WorkerMetrics
 from stream.worker.backlog import Backlog
+from stream.worker.client_errors import NOT_OURS_ANY_MORE, PASSING
 from stream.worker.ledger import Commit
+from stream.worker.messages import record_of
 from stream.worker.partitions import Commits, TopicPartition
 from stream.worker.records import InputRecord
 
 _log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _MAX_BATCH = 256
 _POLL_S = 0.1
@@ -36,17 +41,7 @@ it is asked for at once; an older answer at worst aborts a transaction, which is
 _COMMITTED_S = 60.0
 """Seconds to wait for the group's commits, or for a partition's first offset; longer than a dead owner's transaction may stay open."""
 
-_NOT_OURS_ANY_MORE = frozenset(
-    {
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError.STALE_MEMBER_EPOCH,
-        KafkaError.FENCED_MEMBER_EPOCH,
-        KafkaError._ASSIGNMENT_LOST,
-        KafkaError._STATE,
-    }
-)
+_RETRY_S = 0.2
 
 
 class Books(Protocol):
@@ -138,6 +133,8 @@ class ConsumerThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        # Whatever ends this thread is told, also what Python cannot catch (see `_on_assign`).
+        failure: Exception | None = ProGuardStreamError("the consumer's thread ended and does not know why")
         try:
             self._consumer.subscribe(
                 [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
@@ -145,9 +142,12 @@ class ConsumerThread:
             while not self._finish.is_set():
                 self._step()
             self._commit_what_is_complete()
+            failure = None
         except Exception as error:
-            self._loop.call_soon_threadsafe(self._on_failure, error)
+            failure = error
         finally:
+            if failure is not None:
+                self._loop.call_soon_threadsafe(self._on_failure, failure)
             self._consumer.close()
 
     def _step(self) -> None:
@@ -223,32 +223,10 @@ class ConsumerThread:
             self._metrics.paused.labels(why).set(1 if active else 0)
 
     def _hand_over(self, messages: list[Message]) -> None:
-        records = [record for message in messages if (record := self._record(message)) is not None]
+        records = [record for message in messages if (record := record_of(message)) is not None]
         if records:
             self._backlog.take(len(records))
             self._loop.call_soon_threadsafe(self._books.accept, records)
-
-    def _record(self, message: Message) -> InputRecord | None:
-        error = message.error()
-        if error is not None:
-            if error.fatal():
-                raise KafkaException(error)
-            _log.warning("consumer.error", code=error.name(), detail=error.str())
-            return None
-        topic, partition, offset = message.topic(), message.partition(), message.offset()
-        if topic is None or partition is None or offset is None:
-            raise KafkaException(KafkaError(KafkaError._BAD_MSG, "a message without coordinates"))
-        headers = _headers(message)
-        return InputRecord(
-            topic=topic,
-            partition=partition,
-            offset=offset,
-            key=_raw(message.key()),
-            value=_raw(message.value()),
-            headers=headers or (),
-            headers_lost=headers is None,
-            timestamp_ms=message.timestamp()[1],
-        )
 
     def _commit_what_is_complete(self) -> None:
         if not self._commits:
@@ -283,7 +261,7 @@ class ConsumerThread:
             self._metrics.commits.labels("failed").inc()
             _log.warning("consumer.commit_failed", code=error.name(), detail=error.str())
             # Either the partitions went to somebody else, who starts at the last commit, or the next try will do it.
-            if error.fatal() and error.code() not in _NOT_OURS_ANY_MORE:
+            if error.fatal() and error.code() not in NOT_OURS_ANY_MORE:
                 raise
             return
         refused = [answer for answer in answers or () if answer.error is not None]
@@ -294,6 +272,14 @@ class ConsumerThread:
         self._metrics.commits.labels("failed" if refused else "ok").inc()
 
     def _on_assign(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+        try:
+            self._take_over(consumer, partitions)
+        except KafkaException:
+            # Caught and raised again, because only then it is an exception for good: what the client (2.16) raises in C and finds
+            # unhandled behind a callback comes out of `poll` as its bare KafkaError, which no `except` clause matches.
+            raise
+
+    def _take_over(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         # The next generation is in force already, and the answer may take as long as a dead owner's transaction: with the token of
         # the one before, whatever the other partitions write meanwhile would be refused.
         self._tell_membership()
@@ -327,7 +313,7 @@ class ConsumerThread:
         if not partitions:
             return {}
         found: dict[TopicPartition, Commit | None] = {}
-        for answer in consumer.committed(partitions, timeout=_COMMITTED_S):
+        for answer in self._patiently(lambda: consumer.committed(partitions, timeout=_COMMITTED_S)):
             if answer.error is not None:
                 raise KafkaException(answer.error)
             commit = Commit(answer.offset, answer.metadata or "") if answer.offset >= 0 else None
@@ -337,8 +323,22 @@ class ConsumerThread:
     def _first_offset(self, consumer: Consumer, name: TopicPartition) -> int:
         """Where a partition begins. Given as a number: librdkafka (2.16) has been seen to deliver from the start twice when a pause
         met its own search for it. May block for a minute; raises `KafkaException`."""
-        low, _high = consumer.get_watermark_offsets(KafkaPartition(*name), timeout=_COMMITTED_S)
+        partition = KafkaPartition(*name)
+        low, _high = self._patiently(lambda: consumer.get_watermark_offsets(partition, timeout=_COMMITTED_S))
         return int(low)
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """The answer to a question that a broker which is just restarting may leave without one, for `_COMMITTED_S` seconds."""
+        give_up = self._clock.monotonic() + _COMMITTED_S
+        while True:
+            try:
+                return call()
+            except KafkaException as failure:
+                error = failure.args[0]
+                passing = error.retriable() or error.code() in PASSING
+                if not passing or self._clock.monotonic() >= give_up or self._finish.wait(_RETRY_S):
+                    raise
+                _log.info("consumer.asks_again", code=error.name())
 
     def _on_revoke(self, _consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         names = _names(partitions)
@@ -382,16 +382,3 @@ class ConsumerThread:
 
 def _names(partitions: list[KafkaPartition]) -> list[TopicPartition]:
     return [(partition.topic, partition.partition) for partition in partitions]
-
-
-def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...] | None:
-    """The headers; None when the client cannot give them. Asked for once: after a failure it gives broken objects."""
-    try:
-        return tuple((name, _raw(value)) for name, value in message.headers() or ())
-    except (SystemError, UnicodeDecodeError):
-        # confluent-kafka 2.16 decodes names as UTF-8, and raises SystemError where they are not. Anybody can write such a record.
-        return None
-
-
-def _raw(value: str | bytes | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value

@@ -24,7 +24,14 @@ from tests.simulation.loop import SimEvent, SimExecutor, SimOsThread
 Edit = tuple[str, str]
 """A piece of source that must occur exactly once, and what stands there instead: how a mutation breaks something."""
 
-_CONSUMER_CALLS = ("self._consumer.*", "consumer.*", "future.result", "self._backlog.wait_for_room")
+_CONSUMER_CALLS = (
+    "self._consumer.*",
+    "consumer.*",
+    "call",
+    "future.result",
+    "self._backlog.wait_for_room",
+    "self._finish.wait",
+)
 _SINK_CALLS = (
     "self._producer.init_transactions",
     "self._producer.send_offsets_to_transaction",

@@ -85,6 +85,34 @@ async def test_without_an_answer_about_what_is_committed_nothing_is_read(kafka_b
         assert (at.books.count, at.books.owned) == (0, {})
 
 
+async def test_an_assignment_outlasts_a_coordinator_that_does_not_answer_yet(kafka_broker: KafkaBroker) -> None:
+    tries: list[float] = []
+
+    class Hasty(Consumer):  # type: ignore[misc]
+        def committed(self, partitions: Any, timeout: float) -> Any:
+            tries.append(timeout)
+            return super().committed(partitions, timeout=timeout if len(tries) > 2 else 1e-6)
+
+    async with desk(kafka_broker, consumer=Hasty) as at:
+        at.send(5)
+        await until(lambda: at.books.count == 5)
+        assert len(tries) == 3
+        assert at.failures == []
+
+
+async def test_a_failure_that_the_client_raises_in_c_behind_a_callback_is_told(
+    kafka_broker: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_COMMITTED_S", 1e-6)
+    async with desk(kafka_broker) as at:
+        at.send(5)
+        await until(lambda: at.failures)
+        (failure,) = at.failures
+        assert isinstance(failure, KafkaException)
+        assert failure.args[0].code() == KafkaError._TIMED_OUT
+        assert at.books.count == 0
+
+
 @in_both_protocols
 async def test_where_transactions_commit_the_thread_commits_nothing_and_tells_who_it_is_before_the_first_record(
     kafka_broker: KafkaBroker, protocol: Protocol
@@ -136,9 +164,9 @@ async def test_while_an_assignment_waits_the_other_partitions_can_be_committed(k
         (gone,) = second.assigned
         dead = OtherOwner(at)
         dead.begin(Commit(5, ""), gone, second.membership)
-        at.books.memberships.clear()
+        before = at.books.memberships[-1][0]
         await asyncio.to_thread(second.leave)
-        await until(lambda: at.members() == 1 and len(at.books.memberships) > 1)
+        await until(lambda: at.members() == 1 and at.books.memberships[-1][0] != before)
         await at.commit_in_a_transaction(Commit(9, ""), partition=1 - gone)
         assert (at.topic, gone) not in at.books.owned
         dead.end()
