@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "fake_tensorrt_llm"
+MODEL_FOLDER = Path(__file__).resolve().parents[3] / "triton_models" / "proguard"
 SCRIPT_VARIABLE = "FAKE_TENSORRT_LLM"
 
 
@@ -31,10 +33,16 @@ def write_script(path: Path, answers: list[dict[str, Any]]) -> Path:
     return path
 
 
-def add_to(environment: Path) -> Path:
-    """Make the stand-in importable in the Python environment of a Triton stub, which reads no PYTHONPATH. Remove the file that is
-    returned when the server has stopped."""
-    (packages,) = (environment / "lib").glob("python3.*/site-packages")
-    link = packages / "fake_tensorrt_llm.pth"
-    link.write_text(f"{FOLDER}\n", encoding="utf-8")
-    return link
+def repository(folder: Path, checkpoint: Path, *, installed: bool = True) -> Path:
+    """A model repository in `folder` with `proguard` on `checkpoint` and the TensorRT-LLM engine.
+
+    The stand-in lies in the model's own folder, which `1/model.py` puts on the stub's import path; with `installed` false it does not.
+    """
+    model = folder / "proguard"
+    shutil.copytree(MODEL_FOLDER, model, ignore=shutil.ignore_patterns("__pycache__"))
+    if installed:
+        shutil.copytree(FOLDER / "tensorrt_llm", model / "tensorrt_llm", ignore=shutil.ignore_patterns("__pycache__"))
+    arguments = {"max_seq_len": 16384, "kv_cache_config": {"enable_block_reuse": True}, "max_num_tokens": 16384}
+    settings = {"engine": "tensorrt_llm", "checkpoint": str(checkpoint), "engine_args": arguments}
+    (model / "1" / "model.yaml").write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML.
+    return folder

@@ -288,6 +288,8 @@ async def test_a_constraint_that_was_not_opened_is_refused(opened: Open) -> None
     [
         ({"constrained": True, "engine_args": {"guided_decoding_backend": None}}, "guided_decoding_backend"),
         ({"engine_args": {"kv_cache": {}}}, "invalid argument: kv_cache"),
+        ({"engine_args": {"quant_config": {"quant_algo": "FP8"}}}, "quantise when"),
+        ({"engine_args": {"kv_cache_config": {"dtype": "fp8"}}}, "names no such cache"),
         ({"engine_args": {"kv_cache_config": {"free_memory": 1}}}, "not permitted"),
     ],
 )

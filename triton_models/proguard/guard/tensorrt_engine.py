@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import manifest
 from .chat import Chat
 from .engine import Conversation, EngineState, FinishReason, Generation, Token
 from .errors import BadTensorError, EngineDiedError, GuardModelError, LoadError, OverloadedError, TooLongError
@@ -108,9 +109,10 @@ class TensorRTEngine:
     ) -> TensorRTEngine:
         """Load `checkpoint` with the LLM arguments in `engine_args` (a preset). Blocks for minutes.
 
-        Raises `LoadError` when TensorRT-LLM is not there, is another release, refuses the arguments, or, with `constrained`, was
-        given no `guided_decoding_backend`.
+        Raises `LoadError` when TensorRT-LLM is not there, is another release, refuses the arguments, was given no
+        `guided_decoding_backend` with `constrained`, or would quantise what the manifest does not name.
         """
+        _check_quantisation(engine_args, manifest.read(checkpoint).document["quantisation"])
         api = _import()
         backend = engine_args.get("guided_decoding_backend")
         if constrained and backend is None:
@@ -282,6 +284,16 @@ def _import() -> _Api:
             f" use the container {CONTAINER}"
         )
     return _Api(LLM, SamplingParams, GuidedDecodingParams, RequestError)
+
+
+def _check_quantisation(engine_args: Mapping[str, Any], sealed: Mapping[str, Any] | None) -> None:
+    """The weights' format is the checkpoint's, which TensorRT-LLM reads by itself. Only what was evaluated may be served, so nothing
+    else may be quantised on the way: neither the weights, nor the cache, whose FP8 is another one's accuracy."""
+    if "quant_config" in engine_args:
+        raise LoadError("engine_args.quant_config: quantise when the checkpoint is exported, so that it is what was evaluated")
+    cache = (engine_args.get("kv_cache_config") or {}).get("dtype", "auto")
+    if cache != "auto" and str((sealed or {}).get("kv_cache_quant_algo", "")).lower() != cache:
+        raise LoadError(f"engine_args.kv_cache_config.dtype is {cache!r}, and the manifest's quantisation names no such cache")
 
 
 def _guide(api: _Api, backend: str, max_think_chars: int) -> Callable[[bool], Any]:
