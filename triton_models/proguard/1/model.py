@@ -74,6 +74,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Stop the engine; requests under way get an error."""
         self._loop.close(self._guard.engine.aclose(), _CLOSE_SECONDS)
+        self._metrics.close()
 
     async def _serve(self, sender: Any, asked: _Asked) -> None:
         try:

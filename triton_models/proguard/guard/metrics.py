@@ -84,3 +84,9 @@ class Metrics:
                 with contextlib.suppress(Exception):  # The server is going down; answers matter more than their count.
                     metric.increment(step)
                     self._written[name] = values[name]
+
+    def close(self) -> None:
+        """Give the metrics back, while the server is still there to take them: the stub dies of what is left at its end."""
+        self._first_token = None
+        self._metrics.clear()
+        self._families.clear()

@@ -14,7 +14,18 @@ import yaml
 from .errors import LoadError
 
 EngineName = Literal["transformers", "tensorrt_llm"]
-OVERRIDABLE = ("engine", "checkpoint", "device", "dtype", "constrained", "max_in_flight", "max_batch")
+OVERRIDABLE = (
+    "engine",
+    "checkpoint",
+    "device",
+    "dtype",
+    "threads",
+    "max_in_flight",
+    "max_batch",
+    "constrained",
+    "max_think_chars",
+    "nudges",
+)
 ENVIRONMENT_PREFIX = "PROGUARD_MODEL_"
 
 
