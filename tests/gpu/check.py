@@ -53,6 +53,8 @@ class Plan:
     """Pixels of the images' sides in all but the megapixel measurement."""
     repetitions: int
     """Answers for each place in flight when speed is measured."""
+    fewest: int
+    """Answers at least, so that one place in flight is measured on more than one prompt."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -163,7 +165,7 @@ async def _without_reuse(plan: Plan, name: str, alone: dict[str, str]) -> tuple[
 
 
 async def _rate(engine: Engine, plan: Plan, places: int, alone: dict[str, str]) -> acceptance.Rate:
-    number = max(8, places * plan.repetitions)
+    number = max(plan.fewest, places * plan.repetitions)
     return await acceptance.rate(engine, places, number=number, max_tokens=plan.max_tokens, alone=alone)
 
 
@@ -222,6 +224,7 @@ def _plan(options: argparse.Namespace, folder: Path) -> Plan:
         max_tokens=options.max_tokens,
         side=56 if options.tiny else 448,
         repetitions=1 if options.tiny else 4,
+        fewest=2 if options.tiny else 8,
     )
 
 
