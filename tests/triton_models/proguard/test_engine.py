@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,7 @@ async def test_labels_carry_the_unconstrained_probabilities_with_the_written_one
     labels = 0
     for token in generation.tokens:
         line = text.rpartition(b"\n")[2]
-        if line in (b"Request:", b"Response:"):
+        if re.search(rb"^Re(quest|sponse):[su]", line + engine.token_text(token.id)) and not re.search(rb":[su]", line):
             labels += 1
             assert token.likely is not None
         if token.likely is not None:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,8 @@ class TritonPythonModel:
         )
         self._guard = open_guard(self._settings)
         self._metrics = Metrics(pb_utils, self._guard.engine.state, self._guard.judge.state)
-        self._in_flight: dict[Any, Future[None]] = {}
+        self._in_flight: set[Future[None]] = set()
+        self._watched: dict[Any, asyncio.Task[None]] = {}  # The loop's thread only.
         self._loop = LoopThread("guard-loop")
         self._loop.start(self._watch_for_cancelled())
         self._loop.start(self._write_metrics())
@@ -67,9 +69,9 @@ class TritonPythonModel:
             except Exception as error:
                 _send_error(sender, error)
                 continue
-            self._in_flight[sender] = work = self._loop.start(self._serve(sender, asked))
-            # Added last, so that it runs even when the work is done already.
-            work.add_done_callback(functools.partial(self._left, sender))
+            work = self._loop.start(self._serve(sender, asked))
+            self._in_flight.add(work)
+            work.add_done_callback(self._in_flight.discard)
 
     def finalize(self) -> None:
         """Stop the engine; requests under way get an error."""
@@ -77,25 +79,32 @@ class TritonPythonModel:
         self._metrics.close()
 
     async def _serve(self, sender: Any, asked: _Asked) -> None:
+        send = await self._outcome(sender, asked)
+        send(sender)
+
+    async def _outcome(self, sender: Any, asked: _Asked) -> Callable[[Any], None]:
+        """What is to be sent. By then nobody looks at the sender any more: asking a request that was answered whether it is
+        cancelled kills the server (2.51: a segmentation fault in TRITONBACKEND_ResponseFactoryIsCancelled)."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._watched[sender] = task
         try:
             answer = await self._guard.judge.answer(asked.system, asked.user, asked.images, asked.max_tokens)
         except asyncio.CancelledError:
-            _send_fault(sender, "the client cancelled the request", pb_utils.TritonError.CANCELLED)
+            return _send_cancelled
         except Exception as error:
-            _send_error(sender, error)
-        else:
-            self._metrics.first_token(answer.first_token_s)
-            _send(sender, answer, self._guard.digest)
-
-    def _left(self, sender: Any, _: Future[None]) -> None:
-        self._in_flight.pop(sender, None)
+            return functools.partial(_send_error, error=error)
+        finally:
+            del self._watched[sender]
+        self._metrics.first_token(answer.first_token_s)
+        return functools.partial(_send, answer=answer, digest=self._guard.digest)
 
     async def _watch_for_cancelled(self) -> None:
         while True:
             await asyncio.sleep(_CANCEL_SECONDS)
-            for sender, work in list(self._in_flight.items()):
+            for sender, task in self._watched.items():  # Nothing is awaited, so it does not change meanwhile.
                 if sender.is_cancelled():
-                    work.cancel()
+                    task.cancel()
 
     async def _write_metrics(self) -> None:
         while True:
@@ -156,6 +165,10 @@ def _send_error(sender: Any, error: Exception) -> None:
     else:
         # An engine that died says so by its name; of anything else the message could repeat content.
         _send_fault(sender, f"the guard failed ({type(error).__name__})", pb_utils.TritonError.INTERNAL)
+
+
+def _send_cancelled(sender: Any) -> None:
+    _send_fault(sender, "the client cancelled the request", pb_utils.TritonError.CANCELLED)
 
 
 def _send_fault(sender: Any, message: str, code: Any) -> None:

@@ -25,8 +25,9 @@ from .engine import Conversation
 from .errors import LoadError
 from .images import decode
 
-# Private-use characters: no template says them, and they are replaced before anything is encoded.
+# Private-use characters, which no template says.
 _SYSTEM, _USER, _NUDGE = "\ue000system\ue000", "\ue000user\ue000", "\ue000nudge\ue000"
+_MARKER = re.compile("|".join((_SYSTEM, _USER, _NUDGE)))
 _REMEMBERED_SYSTEMS = 64
 """System messages whose ids are kept: a few policies times three modalities, each some thousand tokens."""
 
@@ -101,6 +102,7 @@ class Chat:
     def encode(self, conversation: Conversation) -> Encoded:
         """The prompt of `conversation`: images first, then the text, in the user's turn. Raises `BadImageError`. Blocks while it decodes."""
         images = tuple(decode(data, number) for number, data in enumerate(conversation.images))
+        texts = {_SYSTEM: conversation.system, _USER: conversation.user, _NUDGE: conversation.nudge or ""}
         ids: list[int] = []
         prefix = 0
         open_system = False
@@ -109,11 +111,11 @@ class Chat:
                 ids.append(part)
                 if open_system:
                     prefix, open_system = len(ids), False
-            elif _SYSTEM in part:
-                ids += self._system_ids(part.replace(_SYSTEM, conversation.system))
-                open_system = True
-            else:
-                ids += self._text_ids(part.replace(_USER, conversation.user).replace(_NUDGE, conversation.nudge or ""))
+                continue
+            # In one pass: a text that says a marker is not looked through again.
+            filled = _MARKER.sub(lambda marker: texts[marker.group()], part)
+            open_system = _SYSTEM in part
+            ids += self._system_ids(filled) if open_system else self._text_ids(filled)
         return Encoded(tuple(ids), prefix, images)
 
     def expand(self, encoded: Encoded) -> Prepared:
