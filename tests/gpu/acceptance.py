@@ -207,7 +207,7 @@ async def rate(engine: Engine, concurrent: int, *, number: int, max_tokens: int,
         answers_per_s=number / elapsed,
         tokens_per_s=sum(len(generation.tokens) for generation in generations) / elapsed,
         p50_s=statistics.median(seconds),
-        p95_s=_quantile(seconds, 0.95),
+        p95_s=quantile(seconds, 0.95),
         first_token_p50_s=statistics.median(generation.first_token_s for generation in generations),
         same_as_alone=_share(same),
     )
@@ -250,6 +250,7 @@ def _share(outcomes: Sequence[bool]) -> float:
     return sum(outcomes) / len(outcomes) if outcomes else 1.0
 
 
-def _quantile(values: Sequence[float], share: float) -> float:
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that `share` of the values are below."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -55,6 +55,11 @@ class Plan:
     """Answers for each place in flight when speed is measured."""
     fewest: int
     """Answers at least, so that one place in flight is measured on more than one prompt."""
+    triton: bool
+
+    def answers(self, places: int) -> int:
+        """How many answers are measured with so many in flight."""
+        return max(self.fewest, places * self.repetitions)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,6 +94,7 @@ async def run(plan: Plan, *, command: str) -> dict[str, Any]:
     if len(answers) == 2:
         parity = acceptance.compare(*answers)
         checks = [acceptance.parity_check(parity)]
+    served = await asyncio.to_thread(_served, plan) if plan.triton else []
     everything = [check["passed"] for engine in engines for check in engine["checks"]] + [c.passed for c in checks]
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -97,9 +103,25 @@ async def run(plan: Plan, *, command: str) -> dict[str, Any]:
         "random": plan.random,
         "machine": Memory(plan.device).describe(),
         "engines": engines,
+        "through_triton": served,
         "checks": [dataclasses.asdict(check) for check in checks],
         "passed": bool(everything) and all(everything),
     }
+
+
+def _served(plan: Plan) -> list[dict[str, Any]]:
+    """In a process of its own, as the service has it: the engines of this one are closed."""
+    from tests.gpu.served import served_rates
+
+    sys.stderr.write("measuring through Triton\n")
+    rates = served_rates(
+        plan.checkpoint,
+        device=plan.device,
+        concurrent=plan.concurrent,
+        number={places: plan.answers(places) for places in plan.concurrent},
+        max_tokens=plan.max_tokens,
+    )
+    return [{**dataclasses.asdict(rate), "first_token_p50_s": None} for rate in rates]
 
 
 async def _check_engine(plan: Plan, name: str) -> tuple[dict[str, Any], list[Given]]:
@@ -165,8 +187,7 @@ async def _without_reuse(plan: Plan, name: str, alone: dict[str, str]) -> tuple[
 
 
 async def _rate(engine: Engine, plan: Plan, places: int, alone: dict[str, str]) -> acceptance.Rate:
-    number = max(plan.fewest, places * plan.repetitions)
-    return await acceptance.rate(engine, places, number=number, max_tokens=plan.max_tokens, alone=alone)
+    return await acceptance.rate(engine, places, number=plan.answers(places), max_tokens=plan.max_tokens, alone=alone)
 
 
 def _signatures() -> Check:
@@ -202,8 +223,8 @@ def _settings(plan: Plan, name: str, *, reuse: bool = True) -> Settings:
 
 
 def _plan(options: argparse.Namespace, folder: Path) -> Plan:
-    random = options.model is None
-    checkpoint = options.model or folder / "checkpoint"
+    random = options.model is None or options.tiny
+    checkpoint = folder / "checkpoint" if random else options.model
     if options.tiny:
         from triton_models.proguard.tiny import write_tiny
 
@@ -213,10 +234,10 @@ def _plan(options: argparse.Namespace, folder: Path) -> Plan:
 
         sys.stderr.write("writing a checkpoint with the shape of Qwen2.5-VL-7B and random weights (16.6 GB)\n")
         write_shaped(checkpoint, device=options.device)
-    engines = options.engines or ("transformers", *(() if random or not _has_tensorrt() else ("tensorrt_llm",)))
+    engines = options.engines or ("transformers", *(() if random or not _has("tensorrt_llm") else ("tensorrt_llm",)))
     return Plan(
         checkpoint=checkpoint,
-        random=random or options.tiny,
+        random=random,
         device=options.device,
         engines=tuple(engines),
         preset=options.preset,
@@ -225,6 +246,7 @@ def _plan(options: argparse.Namespace, folder: Path) -> Plan:
         side=56 if options.tiny else 448,
         repetitions=1 if options.tiny else 4,
         fewest=2 if options.tiny else 8,
+        triton=_has("pytriton") and not options.no_triton,
     )
 
 
@@ -241,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--concurrent", nargs="+", type=int, default=(1, 16, 64), help="requests in flight")
     parser.add_argument("--max-tokens", type=int, default=96, help="tokens of an answer: a verdict has 60 to 120")
+    parser.add_argument("--no-triton", action="store_true", help="leave out the measurement through tritonserver")
     parser.add_argument(
         "--out", type=Path, default=Path("gpu-check"), help="folder for gpu-check.json and gpu-check.md"
     )
@@ -259,8 +282,8 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _has_tensorrt() -> bool:
-    return importlib.util.find_spec("tensorrt_llm") is not None
+def _has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 if __name__ == "__main__":

@@ -34,6 +34,11 @@ def markdown(result: dict[str, Any]) -> str:
                 for rate in rates
             ]
     lines += [
+        f"| transformers, through Triton | on | {rate['concurrent']} | {rate['answers_per_s']:.2f} | {rate['tokens_per_s']:.0f} |"
+        f" {rate['p50_s']:.3f} | {rate['p95_s']:.3f} | – | {rate['same_as_alone']:.3f} |"
+        for rate in result["through_triton"]
+    ]
+    lines += [
         "",
         "| engine | load s | memory after loading | highest memory | blocks reused |",
         "| --- | ---: | ---: | ---: | ---: |",

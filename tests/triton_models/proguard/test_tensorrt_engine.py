@@ -34,17 +34,10 @@ from triton_models.proguard.guard.errors import (
 from triton_models.proguard.guard.judge import Judge
 from triton_models.proguard.guard.prompt_text import PromptText
 from triton_models.proguard.guard.tensorrt_engine import TensorRTEngine
-from triton_models.proguard.tiny import ADDED, SPECIAL, write_tiny
+from triton_models.proguard.tiny import ADDED, SPECIAL
 
 ARGS = {"max_seq_len": 4096, "guided_decoding_backend": "xgrammar", "kv_cache_config": {"enable_block_reuse": True}}
 Open = Callable[..., TensorRTEngine]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    write_tiny(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

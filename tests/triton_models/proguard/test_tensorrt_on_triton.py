@@ -28,7 +28,6 @@ from stream.devkit.triton import TritonServer
 from tests.gpu.prompts import Prompt, picture, prompt
 from tests.triton_models.proguard import fake_trt
 from triton_models.proguard.guard import manifest
-from triton_models.proguard.tiny import write_tiny
 
 MODEL = "proguard"
 POLICY = default_policy().index
@@ -51,13 +50,6 @@ def infer(client: grpc.InferenceServerClient, asked: Prompt, timeout: float = 60
 def answers(url: str) -> bool:
     with grpc.InferenceServerClient(url) as client:
         return bool(infer(client, prompt("ready", "hello", None))[tensors.TEXT][0])
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    write_tiny(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
