@@ -1,6 +1,6 @@
 """`python -m training.guard.calibrate --data scored.jsonl --report FOLDER [--manifest CHECKPOINT]`: fit the scores' temperatures.
 
-Half of the events are fitted on, the other half measured. With `--manifest` the temperatures are written into the checkpoint's
+Half of the events are fitted on, the other half measured; a temperature that does not lower the log-loss there is not kept. With `--manifest` the temperatures are written into the checkpoint's
 manifest, which changes its digest: verdicts from then on name the new one, and caches keyed by it start anew.
 """
 
@@ -37,6 +37,11 @@ class Fit:
     after: Quality
     held_out: Panel
 
+    @property
+    def kept(self) -> bool:
+        """Whether it helps on events that it was not fitted on."""
+        return self.after.log_loss < self.before.log_loss
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fit, draw and write. Exit status 2 when the data or the manifest cannot be used."""
@@ -60,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"no label has {MINIMUM} events with a score in each half")
         options.report.mkdir(parents=True, exist_ok=True)
         draw({found.label: found.held_out for found in fits}, options.report / DIAGRAM)
-        written = None if sealed is None else _write(options.manifest, sealed, fits)
+        written = None
+        if sealed is not None and any(found.kept for found in fits):
+            written = _write(options.manifest, sealed, fits)
     except (OSError, ValueError, ManifestError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -96,12 +103,15 @@ def _write(folder: Path, sealed: manifest.Manifest, fits: Sequence[Fit]) -> str:
     present = Calibration.of_manifest(sealed.calibration)
     temperatures = {"request": present.request, "response": present.response}
     for found in fits:
+        if not found.kept:
+            continue
         product = temperatures[found.label] * found.temperature
         temperatures[found.label] = round(min(max(product, MIN_TEMPERATURE), MAX_TEMPERATURE), 4)
     entry = Calibration(**temperatures).to_manifest() | {
         "fitted": {
             found.label: {"events": found.fitted_on, "held_out": found.after.events, "ece": round(found.after.ece, 4)}
             for found in fits
+            if found.kept
         }
     }
     return manifest.write(folder, {**sealed.document, "calibration": entry}).digest
@@ -114,11 +124,11 @@ def _report(fits: Sequence[Fit], digest: str, written: str | None) -> str:
         "Written by `python -m training.guard.calibrate`: one temperature a label, fitted on half of the events by log-loss and measured"
         f" on the other half. Scores of manifest `{digest[:16]}…`.",
         "",
-        "| label | T | fitted on | measured on | unsafe | ECE before | after | Brier before | after | log-loss before | after |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| label | T | kept | fitted on | measured on | unsafe | ECE before | after | Brier before | after | log-loss before | after |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {found.label} | {found.temperature:.3f} | {found.fitted_on} | {found.after.events} | {found.after.unsafe} |"
+        f"| {found.label} | {found.temperature:.3f} | {'yes' if found.kept else 'no'} | {found.fitted_on} | {found.after.events} | {found.after.unsafe} |"
         f" {found.before.ece:.4f} | {found.after.ece:.4f} | {found.before.brier:.4f} | {found.after.brier:.4f} |"
         f" {found.before.log_loss:.4f} | {found.after.log_loss:.4f} |"
         for found in fits

@@ -101,6 +101,18 @@ def test_the_manifest_takes_the_temperatures_and_gets_another_digest(
     assert "share unsafe" in diagram
 
 
+def test_a_temperature_that_does_not_help_on_other_events_is_not_written(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = manifest.read(checkpoint).digest
+    # The even half is written too surely, the odd half not surely enough: what fits the one is wrong for the other.
+    halves = scored_rows(before, 3.0), scored_rows(before, 0.3)
+    rows = [halves[at % 2][at] for at in range(600)]
+    assert run(checkpoint, rows, "--manifest", str(checkpoint)) == 0
+    assert manifest.read(checkpoint).digest == before
+    assert "No manifest was changed" in capsys.readouterr().out
+
+
 def test_a_second_fit_goes_on_from_the_first(checkpoint: Path) -> None:
     raw = scored_rows(manifest.read(checkpoint).digest)
     assert run(checkpoint, raw, "--manifest", str(checkpoint)) == 0
@@ -112,6 +124,7 @@ def test_a_second_fit_goes_on_from_the_first(checkpoint: Path) -> None:
     ]
     assert run(checkpoint, again, "--manifest", str(checkpoint)) == 0
     assert Calibration.of_manifest(manifest.read(checkpoint).calibration).request == pytest.approx(first, rel=0.01)
+    assert first != 1.0
 
 
 def test_the_same_scores_draw_the_same_diagram(checkpoint: Path) -> None:
