@@ -87,7 +87,8 @@ def write_tiny(folder: Path, *, seed: int = 0, max_pixels: int = 28 * 28 * 16, n
     end, pad = ids("<|im_end|>"), ids("<|endoftext|>")
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": len(processor.tokenizer) + 10,  # The real one's embedding has unused rows behind the tokenizer too.
+            "vocab_size": len(processor.tokenizer)
+            + 10,  # The real one's embedding has unused rows behind the tokenizer too.
             "hidden_size": 64,
             "intermediate_size": 128,
             "num_hidden_layers": 2,

@@ -42,7 +42,9 @@ def environment(**settings: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, checkpoint: Path, settings: Mapping[str, str] = SHORT_ANSWERS, *, repository: Path | None = None) -> Iterator[TritonServer]:
+def serving(
+    folder: Path, checkpoint: Path, settings: Mapping[str, str] = SHORT_ANSWERS, *, repository: Path | None = None
+) -> Iterator[TritonServer]:
     """A server with the transformers engine on `checkpoint`, for as long as the block lasts."""
     server = TritonServer(
         repository or copy_model(folder), ENVIRONMENT, folder, models=[MODEL], ready=lambda url: answers(url, MODEL)

@@ -49,6 +49,8 @@ MODELS: dict[str, Callable[[Path, Path], AbstractContextManager[Served]]] = {
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[Served]:
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, checkpoint: Path
+) -> Iterator[Served]:
     with MODELS[request.param](tmp_path_factory.mktemp("served"), checkpoint) as running:
         yield running

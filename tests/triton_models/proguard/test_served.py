@@ -24,7 +24,7 @@ from triton_models.proguard.guard import manifest
 MAX_IN_FLIGHT = 8
 
 # Appended to the copy's runner: the real engine, with memory or a device that fails while a file says so.
-FAULTS = '''
+FAULTS = """
 
 _extend = Runner.extend
 
@@ -42,7 +42,7 @@ def _faulty(self, *arguments, **named):
 
 
 Runner.extend = _faulty
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,9 @@ async def test_no_memory_is_unavailable_and_passes(client: aio.InferenceServerCl
     assert await ask(client, "hello") == before
 
 
-async def test_the_models_own_metrics_count_what_it_did(server: TritonServer, client: aio.InferenceServerClient) -> None:
+async def test_the_models_own_metrics_count_what_it_did(
+    server: TritonServer, client: aio.InferenceServerClient
+) -> None:
     # The histogram is written with each answer, the counters twice a second: when they agree, those before us are counted.
     await until(lambda: metrics(server)["first_token_seconds_count"] == metrics(server)["unparsable_total"])
     before = metrics(server)
@@ -160,12 +162,17 @@ def harmed(checkpoint: Path, folder: Path, harm: Callable[[Path], object]) -> Pa
 
 HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda folder: (folder / manifest.NAME).unlink(), "has no manifest.json"),
-    "other weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "does not match its manifest.json"),
+    "other weights": (
+        lambda folder: (folder / "model.safetensors").write_bytes(b"x"),
+        "does not match its manifest.json",
+    ),
 }
 
 
 @pytest.mark.parametrize("harm", HARM)
-def test_a_checkpoint_that_is_not_the_sealed_one_is_not_loaded_and_the_log_says_what_to_do(checkpoint: Path, tmp_path: Path, harm: str) -> None:
+def test_a_checkpoint_that_is_not_the_sealed_one_is_not_loaded_and_the_log_says_what_to_do(
+    checkpoint: Path, tmp_path: Path, harm: str
+) -> None:
     do, message = HARM[harm]
     copied = harmed(checkpoint, tmp_path, do)
     with pytest.raises(ChildDiedError), serving(tmp_path, copied):

@@ -94,7 +94,9 @@ class Batch:
         # The room for the whole answer is taken now, so that a running row never has to be refused for want of it. In a prefill
         # of several, the shorter rows are filled up to the longest one's end.
         whole = max(len(job.prompt.token_ids) + job.max_tokens for job in jobs)
-        filled = max(job.prompt.prefix for job in jobs) + max(len(job.prompt.token_ids) - job.prompt.prefix for job in jobs)
+        filled = max(job.prompt.prefix for job in jobs) + max(
+            len(job.prompt.token_ids) - job.prompt.prefix for job in jobs
+        )
         cache.reserve(first + len(jobs), max(whole, filled))
         past = [self._prefixes.restore(job.prompt, first + place) for place, job in enumerate(jobs)]
         rests = [job.prompt.token_ids[start:] for job, start in zip(jobs, past, strict=True)]
