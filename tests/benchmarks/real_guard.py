@@ -115,13 +115,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The real guard at 1, 16 and 64 in flight.")
     parser.add_argument("--model", type=Path, help="a sealed checkpoint; without it, a tiny random one is made")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="of torch on a CPU; 1 for the tiny model, whose threads would wait for one another more than they compute",
+    )
     parser.add_argument("--requests", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=32, help="tokens an answer; a verdict of ProGuard has about 80")
     parser.add_argument("--only", choices=[work.name for work in WORKS])
     arguments = parser.parse_args()
     works = [work for work in WORKS if arguments.only in (None, work.name)]
-    settings = {"DEVICE": arguments.device, "NUDGES": "0"} | ({"THREADS": "2"} if arguments.device == "cpu" else {})
+    settings = {"DEVICE": arguments.device, "NUDGES": "0"} | (
+        {} if arguments.threads is None else {"THREADS": str(arguments.threads)}
+    )
     with contextlib.ExitStack() as exits:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="bench-guard-")))
         checkpoint = arguments.model
@@ -130,6 +137,7 @@ def main() -> None:
 
             checkpoint = folder / "tiny"
             write_tiny(checkpoint)
+            settings.setdefault("THREADS", "1")
             say("a tiny random checkpoint: the rates are of the scheduler and the server, not of a guard")
         server = exits.enter_context(serving(folder, checkpoint.absolute(), settings))
         same = asyncio.run(

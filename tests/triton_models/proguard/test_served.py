@@ -55,7 +55,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(repository: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    settings = {"MAX_IN_FLIGHT": str(MAX_IN_FLIGHT), "NUDGES": "0", "THREADS": "2"}
+    settings = {"MAX_IN_FLIGHT": str(MAX_IN_FLIGHT), "NUDGES": "0", "THREADS": "1"}
     with serving(tmp_path_factory.mktemp("served"), checkpoint, settings, repository=repository) as running:
         yield running
 
@@ -66,11 +66,24 @@ async def client(server: TritonServer) -> AsyncIterator[aio.InferenceServerClien
         yield connected
 
 
+class Fault:
+    """What fails in the server from the next step on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def begin(self, what: str) -> None:
+        self._path.write_text(what)
+
+    def end(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
 @pytest.fixture
-def fault(repository: Path) -> Iterator[Path]:
-    path = repository / MODEL / "guard" / "fault"
-    yield path
-    path.unlink(missing_ok=True)
+def fault(repository: Path) -> Iterator[Fault]:
+    fault = Fault(repository / MODEL / "guard" / "fault")
+    yield fault
+    fault.end()
 
 
 def metrics(server: TritonServer) -> dict[str, float]:
@@ -128,13 +141,13 @@ async def test_one_more_than_may_be_in_flight_is_told_to_come_back(client: aio.I
             await asyncio.sleep(0.05)
 
 
-async def test_no_memory_is_unavailable_and_passes(client: aio.InferenceServerClient, fault: Path) -> None:
+async def test_no_memory_is_unavailable_and_passes(client: aio.InferenceServerClient, fault: Fault) -> None:
     before = await ask(client, "hello")
-    fault.write_text("memory")
+    fault.begin("memory")
     with pytest.raises(InferenceServerException, match="memory ran out") as refused:
         await ask(client, "hello")
     assert status(refused.value) == "UNAVAILABLE"
-    fault.unlink()
+    fault.end()
     assert await ask(client, "hello") == before
 
 
@@ -184,14 +197,14 @@ def test_a_checkpoint_that_is_not_the_sealed_one_is_not_loaded_and_the_log_says_
 
 @pytest.mark.timeout(240)
 async def test_a_crashed_engine_is_an_error_for_every_request_from_then_on(
-    server: TritonServer, client: aio.InferenceServerClient, fault: Path
+    server: TritonServer, client: aio.InferenceServerClient, fault: Fault
 ) -> None:
     # The last test of this server: nothing heals it but another load.
     long = [asyncio.create_task(ask(client, f"long {n}", tokens=1024)) for n in range(4)]
     await until(lambda: metrics(server)["running"] == 4)
-    fault.write_text("crash")
+    fault.begin("crash")
     results = await asyncio.gather(*long, return_exceptions=True)
-    fault.unlink()
+    fault.end()
     with pytest.raises(InferenceServerException) as later:
         await ask(client, "later")
     for error in [*results, later.value]:
