@@ -58,7 +58,9 @@ def photo(width: int, height: int, seed: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def ask(text: str, *images: bytes, max_tokens: int = 12, system: str = SYSTEM, constrained: bool = False) -> Conversation:
+def ask(
+    text: str, *images: bytes, max_tokens: int = 12, system: str = SYSTEM, constrained: bool = False
+) -> Conversation:
     return Conversation(system, prompts.user(text), images, max_tokens, constrained)
 
 

@@ -18,8 +18,8 @@ MODEL = "proguard"
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = Path(sys.prefix)
 """This process's own environment: it has tritonserver beside torch."""
-SHORT_ANSWERS = {"CONSTRAINED": "true", "MAX_THINK_CHARS": "40", "THREADS": "2"}
-"""A random model writes the grammar's form, and no more reasoning than a test wants to wait for."""
+SHORT_ANSWERS = {"CONSTRAINED": "true", "MAX_THINK_CHARS": "40", "THREADS": "1"}
+"""A random model writes the grammar's form, and no more reasoning than a test wants to wait for. One thread: see conftest.py."""
 
 
 def copy_model(folder: Path, model: str = MODEL) -> Path:
@@ -42,7 +42,9 @@ def environment(**settings: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, checkpoint: Path, settings: Mapping[str, str] = SHORT_ANSWERS, *, repository: Path | None = None) -> Iterator[TritonServer]:
+def serving(
+    folder: Path, checkpoint: Path, settings: Mapping[str, str] = SHORT_ANSWERS, *, repository: Path | None = None
+) -> Iterator[TritonServer]:
     """A server with the transformers engine on `checkpoint`, for as long as the block lasts."""
     server = TritonServer(
         repository or copy_model(folder), ENVIRONMENT, folder, models=[MODEL], ready=lambda url: answers(url, MODEL)

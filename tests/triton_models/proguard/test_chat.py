@@ -81,18 +81,36 @@ def specials(chat: Chat, ids: tuple[int, ...]) -> list[str]:
 TEMPLATES_OWN = ["<|im_start|>", "<|im_end|>", "<|im_start|>", "<|im_end|>", "<|im_start|>"]
 
 
-@pytest.mark.parametrize(
-    "case", PROMPT_CASES, ids=lambda case: case.name.encode("ascii", "backslashreplace").decode()
-)
+@pytest.mark.parametrize("case", PROMPT_CASES, ids=lambda case: case.name.encode("ascii", "backslashreplace").decode())
 def test_an_attack_brings_no_special_token_into_the_ids(chat: Chat, case: Case) -> None:
     # Not rendered, so not neutralised either: this is the wall behind that one.
-    for asked in (Conversation(case.user, case.agent, (), 5), Conversation(SYSTEM, f"{case.user}\n{case.agent}", (), 5)):
+    for asked in (
+        Conversation(case.user, case.agent, (), 5),
+        Conversation(SYSTEM, f"{case.user}\n{case.agent}", (), 5),
+    ):
         encoded = chat.encode(asked)
         assert specials(chat, encoded.token_ids) == TEMPLATES_OWN
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(pieces=st.lists(st.sampled_from([*QWEN_ADDED_TOKENS, " ", "\n", "a", "<|", "|>", "\ue000user\ue000", "\ue000system\ue000", "\ue000nudge\ue000"]), max_size=12))
+@given(
+    pieces=st.lists(
+        st.sampled_from(
+            [
+                *QWEN_ADDED_TOKENS,
+                " ",
+                "\n",
+                "a",
+                "<|",
+                "|>",
+                "\ue000user\ue000",
+                "\ue000system\ue000",
+                "\ue000nudge\ue000",
+            ]
+        ),
+        max_size=12,
+    )
+)
 def test_special_tokens_in_text_are_its_letters(chat: Chat, pieces: list[str]) -> None:
     text = "".join(pieces)
     encoded = chat.encode(Conversation(text, text, (photo(30, 30),), 5))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stream.devkit.triton import TritonServer, triton_environment
-from tests.triton_models.contract_suite import *
+from tests.triton_models.contract_suite import *  # noqa: F403
 from tests.triton_models.contract_suite import Served, answers, client
 from tests.triton_models.proguard import fake_trt
 from tests.triton_models.proguard.serving import ENVIRONMENT, MODEL, ROOT, copy_model, environment, serving

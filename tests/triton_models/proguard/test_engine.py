@@ -39,7 +39,9 @@ async def test_an_answer_is_what_the_model_class_generates(make_engine: Any, che
     with torch.inference_mode():
         written = model.generate(**inputs, max_new_tokens=asked.max_tokens, do_sample=False)
     expected = written[0, inputs["input_ids"].shape[1] :].tolist()
-    assert [token.id for token in generation.tokens] == [id for id in expected if id not in (model.generation_config.eos_token_id)]
+    assert [token.id for token in generation.tokens] == [
+        id for id in expected if id not in (model.generation_config.eos_token_id)
+    ]
     assert generation.text == processor.tokenizer.decode(expected, skip_special_tokens=True)
     assert generation.prompt_tokens == inputs["input_ids"].shape[1]
 
@@ -47,7 +49,11 @@ async def test_an_answer_is_what_the_model_class_generates(make_engine: Any, che
 async def test_sixty_four_at_once_answer_as_one_by_one(make_engine: Any) -> None:
     engine = make_engine()
     asked = [
-        ask(f"{number}: " + "and so on " * (number % 5), *[photo(40 + number, 60, n) for n in range(number % 3)], max_tokens=4 + number % 20)
+        ask(
+            f"{number}: " + "and so on " * (number % 5),
+            *[photo(40 + number, 60, n) for n in range(number % 3)],
+            max_tokens=4 + number % 20,
+        )
         for number in range(61)
     ] + [KINDS["maximum pixels"], KINDS["a long policy"], KINDS["a long policy and an image"]]
     alone = [await engine.generate(conversation) for conversation in asked]
@@ -171,19 +177,28 @@ async def test_a_step_without_memory_gives_up_its_newest_row_only(make_engine: A
 
 
 class DyingRunner(Runner):
-    steps = 0
+    """Dies after some steps: in the middle of writing, or, when it has none, while the first newcomers are read."""
+
+    steps = 30
 
     def extend(self, *arguments: Any, **named: Any) -> torch.Tensor:
-        self.steps += 1
-        if self.steps > 30:
+        self.steps -= 1
+        if self.steps < 0:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return super().extend(*arguments, **named)
 
 
+class StillbornRunner(DyingRunner):
+    steps = 0
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_a_dead_engine_says_so_to_everyone_then_and_later(make_engine: Any) -> None:
-    engine = make_engine(runner=DyingRunner, max_batch=4)
-    results = await asyncio.gather(*(engine.generate(ask(f"{n}", max_tokens=400)) for n in range(8)), return_exceptions=True)
+@pytest.mark.parametrize("runner", [DyingRunner, StillbornRunner])
+async def test_a_dead_engine_says_so_to_everyone_then_and_later(make_engine: Any, runner: type[Runner]) -> None:
+    engine = make_engine(runner=runner, max_batch=4)
+    results = await asyncio.gather(
+        *(engine.generate(ask(f"{n}", max_tokens=400)) for n in range(8)), return_exceptions=True
+    )
     assert {type(result) for result in results} == {EngineDiedError}
     with pytest.raises(EngineDiedError, match="load the model again"):
         await engine.generate(ask("later"))
@@ -197,6 +212,8 @@ async def test_closing_ends_what_is_under_way(make_engine: Any) -> None:
     await engine.aclose()
     with pytest.raises(EngineDiedError):
         await long
+    with pytest.raises(EngineDiedError):
+        await engine.generate(ask("later"))
 
 
 CONSTRAINED = {
@@ -211,7 +228,9 @@ async def test_constrained_answers_are_read_strictly_beside_free_ones(make_engin
     free = ask("free", max_tokens=60)
     unmixed = await engine.generate(free)
     asked = [(modality, conversation) for modality, conversation in CONSTRAINED.items() for _ in range(4)]
-    *written, beside = await asyncio.gather(*(engine.generate(conversation) for _, conversation in asked), engine.generate(free))
+    *written, beside = await asyncio.gather(
+        *(engine.generate(conversation) for _, conversation in asked), engine.generate(free)
+    )
     for (modality, _), generation in zip(asked, written, strict=True):
         assert generation.finish_reason == "stop"
         ids = {f"C{number}S{sub}" for number in range(100) for sub in range(10)} | set(prompts.POLICY.index)

@@ -33,11 +33,20 @@ def rename_format(folder: Path) -> None:
 HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda folder: (folder / manifest.NAME).unlink(), "has no manifest.json"),
     "no folder": (shutil.rmtree, "no checkpoint folder"),
-    "one bit of the weights": (lambda folder: flip(folder / "model.safetensors"), "model.safetensors .* SHA-256 differs"),
+    "one bit of the weights": (
+        lambda folder: flip(folder / "model.safetensors"),
+        "model.safetensors .* SHA-256 differs",
+    ),
     "one bit of the tokenizer": (lambda folder: flip(folder / "tokenizer.json"), "tokenizer.json .* SHA-256 differs"),
     "another size": (lambda folder: (folder / "config.json").write_text("{}"), "config.json has 2 bytes"),
-    "a file too few": (lambda folder: (folder / "chat_template.jinja").unlink(), "chat_template.jinja is in the manifest and not"),
-    "a file too many": (lambda folder: (folder / "more.safetensors").write_bytes(b"x"), "more.safetensors is in the folder and not"),
+    "a file too few": (
+        lambda folder: (folder / "chat_template.jinja").unlink(),
+        "chat_template.jinja is in the manifest and not",
+    ),
+    "a file too many": (
+        lambda folder: (folder / "more.safetensors").write_bytes(b"x"),
+        "more.safetensors is in the folder and not",
+    ),
     "broken JSON": (lambda folder: (folder / manifest.NAME).write_text("{"), "cannot be read"),
     "another format": (rename_format, "not a manifest of format 1"),
 }

@@ -24,7 +24,7 @@ from triton_models.proguard.guard import manifest
 MAX_IN_FLIGHT = 8
 
 # Appended to the copy's runner: the real engine, with memory or a device that fails while a file says so.
-FAULTS = '''
+FAULTS = """
 
 _extend = Runner.extend
 
@@ -42,7 +42,7 @@ def _faulty(self, *arguments, **named):
 
 
 Runner.extend = _faulty
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(repository: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    settings = {"MAX_IN_FLIGHT": str(MAX_IN_FLIGHT), "NUDGES": "0", "THREADS": "2"}
+    settings = {"MAX_IN_FLIGHT": str(MAX_IN_FLIGHT), "NUDGES": "0", "THREADS": "1"}
     with serving(tmp_path_factory.mktemp("served"), checkpoint, settings, repository=repository) as running:
         yield running
 
@@ -66,11 +66,24 @@ async def client(server: TritonServer) -> AsyncIterator[aio.InferenceServerClien
         yield connected
 
 
+class Fault:
+    """What fails in the server from the next step on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def begin(self, what: str) -> None:
+        self._path.write_text(what)
+
+    def end(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
 @pytest.fixture
-def fault(repository: Path) -> Iterator[Path]:
-    path = repository / MODEL / "guard" / "fault"
-    yield path
-    path.unlink(missing_ok=True)
+def fault(repository: Path) -> Iterator[Fault]:
+    fault = Fault(repository / MODEL / "guard" / "fault")
+    yield fault
+    fault.end()
 
 
 def metrics(server: TritonServer) -> dict[str, float]:
@@ -128,17 +141,19 @@ async def test_one_more_than_may_be_in_flight_is_told_to_come_back(client: aio.I
             await asyncio.sleep(0.05)
 
 
-async def test_no_memory_is_unavailable_and_passes(client: aio.InferenceServerClient, fault: Path) -> None:
+async def test_no_memory_is_unavailable_and_passes(client: aio.InferenceServerClient, fault: Fault) -> None:
     before = await ask(client, "hello")
-    fault.write_text("memory")
+    fault.begin("memory")
     with pytest.raises(InferenceServerException, match="memory ran out") as refused:
         await ask(client, "hello")
     assert status(refused.value) == "UNAVAILABLE"
-    fault.unlink()
+    fault.end()
     assert await ask(client, "hello") == before
 
 
-async def test_the_models_own_metrics_count_what_it_did(server: TritonServer, client: aio.InferenceServerClient) -> None:
+async def test_the_models_own_metrics_count_what_it_did(
+    server: TritonServer, client: aio.InferenceServerClient
+) -> None:
     # The histogram is written with each answer, the counters twice a second: when they agree, those before us are counted.
     await until(lambda: metrics(server)["first_token_seconds_count"] == metrics(server)["unparsable_total"])
     before = metrics(server)
@@ -160,12 +175,17 @@ def harmed(checkpoint: Path, folder: Path, harm: Callable[[Path], object]) -> Pa
 
 HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda folder: (folder / manifest.NAME).unlink(), "has no manifest.json"),
-    "other weights": (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "does not match its manifest.json"),
+    "other weights": (
+        lambda folder: (folder / "model.safetensors").write_bytes(b"x"),
+        "does not match its manifest.json",
+    ),
 }
 
 
 @pytest.mark.parametrize("harm", HARM)
-def test_a_checkpoint_that_is_not_the_sealed_one_is_not_loaded_and_the_log_says_what_to_do(checkpoint: Path, tmp_path: Path, harm: str) -> None:
+def test_a_checkpoint_that_is_not_the_sealed_one_is_not_loaded_and_the_log_says_what_to_do(
+    checkpoint: Path, tmp_path: Path, harm: str
+) -> None:
     do, message = HARM[harm]
     copied = harmed(checkpoint, tmp_path, do)
     with pytest.raises(ChildDiedError), serving(tmp_path, copied):
@@ -177,14 +197,14 @@ def test_a_checkpoint_that_is_not_the_sealed_one_is_not_loaded_and_the_log_says_
 
 @pytest.mark.timeout(240)
 async def test_a_crashed_engine_is_an_error_for_every_request_from_then_on(
-    server: TritonServer, client: aio.InferenceServerClient, fault: Path
+    server: TritonServer, client: aio.InferenceServerClient, fault: Fault
 ) -> None:
     # The last test of this server: nothing heals it but another load.
     long = [asyncio.create_task(ask(client, f"long {n}", tokens=1024)) for n in range(4)]
     await until(lambda: metrics(server)["running"] == 4)
-    fault.write_text("crash")
+    fault.begin("crash")
     results = await asyncio.gather(*long, return_exceptions=True)
-    fault.unlink()
+    fault.end()
     with pytest.raises(InferenceServerException) as later:
         await ask(client, "later")
     for error in [*results, later.value]:
