@@ -49,10 +49,18 @@ USER 10001
 ENTRYPOINT ["python", "-m"]
 
 # The embedded guard needs numpy < 2 and ONNX Runtime in an environment of its own, next to what the image has.
+# GUARD=proguard serves the real guard instead, with TensorRT-LLM and the LLM arguments of a preset (triton_models/proguard/presets):
+#   docker build --target triton --build-arg GUARD=proguard --build-arg PRESET=h100-7b .
+# It needs a GPU, --shm-size of a gigabyte, and PROGUARD_MODEL_CHECKPOINT with the folder of a sealed checkpoint.
 FROM nvcr.io/nvidia/tritonserver:${TRITON} AS triton
+ARG GUARD=proguard_lite
+ARG PRESET=h100-7b
 COPY locks/uv.txt locks/triton.txt /tmp/locks/
 RUN pip install --no-cache-dir --require-hashes -r /tmp/locks/uv.txt \
  && uv venv --system-site-packages /opt/lite && uv pip install --python /opt/lite/bin/python --require-hashes -r /tmp/locks/triton.txt
 COPY triton_models /models
+RUN cp "/models/proguard/presets/${PRESET}.yaml" /models/proguard/1/model.yaml
+ENV GUARD=${GUARD}
 EXPOSE 8000 8001 8002
-CMD ["tritonserver", "--model-repository=/models", "--model-control-mode=explicit", "--load-model=proguard_lite", "--disable-auto-complete-config"]
+# Weights of 16 GB take minutes to hash and load: the stub may not be given up before. `exec` lets SIGTERM reach the server.
+CMD ["sh", "-c", "exec tritonserver --model-repository=/models --model-control-mode=explicit --load-model=$GUARD --disable-auto-complete-config --backend-config=python,stub-timeout-seconds=1800"]

@@ -6,7 +6,7 @@ UV := .build/uv/bin/uv
 # Where `make fit` and `make evaluate` find labelled data; see training/lite/README.md for its shape.
 DATA ?= data
 
-.PHONY: demo test chaos lint fmt bench check-schemas publish-schemas fit evaluate locks clean help
+.PHONY: demo test test-proguard chaos lint fmt bench bench-guard gpu-check check-schemas publish-schemas fit evaluate locks clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -14,8 +14,16 @@ help: ## this list
 demo: .venv/ready $(if $(filter proguard,$(GUARD)),.venv-proguard/ready,.venv-triton/ready) ## the main job: real Kafka, real Triton, 300 events, sums that must match; GUARD=proguard MODEL=checkpoint for the real model
 	.venv/bin/proguard-stream demo $(if $(GUARD),--guard $(GUARD)) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
-test: .venv/ready .venv-triton/ready ## the whole suite, against real Kafka and real Triton
+test: .venv/ready .venv-triton/ready .venv-proguard/ready ## the whole suite, against real Kafka and real Triton
 	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PYTEST_PROGUARD)
+
+# What needs torch runs in an environment of its own; --confcutdir keeps out the fixtures of the rest, which need Kafka's client.
+PROGUARD_TESTS := tests/triton_models/proguard
+PYTEST_PROGUARD = .venv-proguard/bin/python -m pytest --confcutdir=$(PROGUARD_TESTS) $(PROGUARD_TESTS) tests/gpu
+
+test-proguard: .venv-proguard/ready .venv-triton/ready ## only the real guard's tests (a tiny random checkpoint, on the CPU)
+	$(PYTEST_PROGUARD) $(ARGS)
 
 lint: .venv/ready check-schemas ## formatting, lint, types, published schemas
 	.venv/bin/ruff format --check .
@@ -35,6 +43,14 @@ publish-schemas: .venv/ready ## write schemas/published from the models
 
 bench: .venv/ready .venv-triton/ready ## ratios of one run, on a quiet machine (a few minutes)
 	.venv/bin/python -m tests.benchmarks.run $(ARGS)
+
+bench-guard: .venv-proguard/ready ## the real guard at 1, 16 and 64 in flight; MODEL=<sealed checkpoint> DEVICE=cuda for a real one
+	.venv-proguard/bin/python -m tests.benchmarks.real_guard $(if $(MODEL),--model $(MODEL)) $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
+
+# In NVIDIA's container TensorRT-LLM is in the system's Python: make gpu-check GPU_PYTHON=python3 MODEL=<sealed checkpoint>
+GPU_PYTHON ?= .venv-proguard/bin/python
+gpu-check: $(filter .venv-proguard/ready,$(dir $(patsubst %/bin/python,%/x,$(GPU_PYTHON)))ready) ## the acceptance on a GPU: MODEL=<sealed checkpoint> PRESET=h100-7b, or random weights without
+	$(GPU_PYTHON) -m tests.gpu.check $(if $(MODEL),--model $(MODEL)) $(if $(PRESET),--preset $(PRESET)) $(ARGS)
 
 chaos: .venv/ready .venv-triton/ready ## FAULTS faults (500) with a SEED, on real Kafka and Triton; every topic audited at the end
 	.venv/bin/python -m tests.chaos.run

@@ -19,7 +19,16 @@ from typing import Any
 from .guard import manifest
 from .guard.errors import ManifestError
 
-_PROCESSOR_KEYS = ("size", "min_pixels", "max_pixels", "patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
+_PROCESSOR_KEYS = (
+    "size",
+    "min_pixels",
+    "max_pixels",
+    "patch_size",
+    "temporal_patch_size",
+    "merge_size",
+    "image_mean",
+    "image_std",
+)
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
 

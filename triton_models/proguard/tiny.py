@@ -55,7 +55,7 @@ SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-# Enough of the prompts' words that a policy is some thousand tokens, as it is for the real tokenizer, and not ten thousand.
+# With the language reference, enough words that a policy has few thousand tokens, as for the real tokenizer, and not ten thousand.
 CORPUS = """
 <BEGIN TASK DESCRIPTION> You moderate a conversation. Read what the User wrote and, if there is one, what the Agent answered, and
 judge each of the two against the policy below. Think first, briefly, inside <think></think>; then answer inside <answer></answer>.
@@ -87,7 +87,8 @@ def write_tiny(folder: Path, *, seed: int = 0, max_pixels: int = 28 * 28 * 16, n
     end, pad = ids("<|im_end|>"), ids("<|endoftext|>")
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": len(processor.tokenizer) + 10,  # The real one's embedding has unused rows behind the tokenizer too.
+            "vocab_size": len(processor.tokenizer)
+            + 10,  # The real one's embedding has unused rows behind the tokenizer too.
             "hidden_size": 64,
             "intermediate_size": 128,
             "num_hidden_layers": 2,
@@ -123,6 +124,9 @@ def write_tiny(folder: Path, *, seed: int = 0, max_pixels: int = 28 * 28 * 16, n
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(config).to(torch.float32)
+    with torch.no_grad():
+        # Some of thousands of random logits is always above 0, so a free answer runs to its limit: tests can tell how long it is.
+        model.lm_head.weight[[end, pad]] = 0.0
     model.generation_config.update(eos_token_id=[end, pad], pad_token_id=pad, bos_token_id=pad, do_sample=False)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -130,6 +134,8 @@ def write_tiny(folder: Path, *, seed: int = 0, max_pixels: int = 28 * 28 * 16, n
 
 
 def _processor(max_pixels: int) -> Any:
+    from pydoc_data.topics import topics  # The language reference: the English text that every Python has.
+
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2_5_VLProcessor, Qwen2VLImageProcessor
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
@@ -144,17 +150,19 @@ def _processor(max_pixels: int) -> Any:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=1200, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=4096, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     # `safe` and `unsafe` twice as often as the rest, so that each is a token or two, as in the real vocabulary.
-    tokenizer.train_from_iterator([CORPUS] * 4 + ["Request:safe\nResponse:unsafe\n"] * 8, trainer)
+    tokenizer.train_from_iterator(
+        [*topics.values(), *[CORPUS] * 16, *["Request:safe\nResponse:unsafe\n"] * 32], trainer
+    )
     # Behind the vocabulary, as in the real one: they are no pieces that merges could make.
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in ADDED])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        eos_token=SPECIAL[2],
+        pad_token=SPECIAL[0],
         additional_special_tokens=[text for text in SPECIAL[1:] if text != "<|im_end|>"],
         model_max_length=CONTEXT,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -22,13 +22,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def few_threads() -> Iterator[None]:
-    """More threads than cores make a tiny model slower, and a test's time depends on the machine."""
-    if importlib.util.find_spec("torch") is not None:
-        import torch
+def one_thread() -> None:
+    """A tiny model is no faster with two, and on a machine that has other work their waiting for one another makes it many times slower."""
+    import torch
 
-        torch.set_num_threads(2)
-    yield
+    torch.set_num_threads(1)
 
 
 MakeEngine = Callable[..., object]

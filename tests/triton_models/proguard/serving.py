@@ -18,8 +18,8 @@ MODEL = "proguard"
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = Path(sys.prefix)
 """This process's own environment: it has tritonserver beside torch."""
-SHORT_ANSWERS = {"CONSTRAINED": "true", "MAX_THINK_CHARS": "40", "THREADS": "2"}
-"""A random model writes the grammar's form, and no more reasoning than a test wants to wait for."""
+SHORT_ANSWERS = {"CONSTRAINED": "true", "MAX_THINK_CHARS": "40", "THREADS": "1"}
+"""A random model writes the grammar's form, and no more reasoning than a test wants to wait for. One thread: see conftest.py."""
 
 
 def copy_model(folder: Path, model: str = MODEL) -> Path:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from stream.devkit.triton import TritonServer, triton_environment
-from tests.triton_models.contract_suite import *
+from tests.triton_models.contract_suite import *  # noqa: F403
 from tests.triton_models.contract_suite import Served, answers, client
-from tests.triton_models.proguard.serving import MODEL, ROOT, copy_model, serving
+from tests.triton_models.proguard import fake_trt
+from tests.triton_models.proguard.serving import ENVIRONMENT, MODEL, ROOT, copy_model, environment, serving
 from triton_models.proguard.guard import manifest
 
 __all__ = ["client"]
@@ -41,10 +42,19 @@ def transformers(folder: Path, checkpoint: Path) -> Iterator[Served]:
         yield Served(MODEL, server, manifest.read(checkpoint).digest)
 
 
+@contextlib.contextmanager
+def tensorrt_llm(folder: Path, checkpoint: Path) -> Iterator[Served]:
+    """The engine for TensorRT-LLM on the stand-in for its LLM API: the real processor, no model."""
+    repository = fake_trt.repository(folder / "models", checkpoint)
+    server = TritonServer(repository, ENVIRONMENT, folder, models=[MODEL], ready=lambda url: answers(url, MODEL))
+    with environment(), server:
+        yield Served(MODEL, server, manifest.read(checkpoint).digest)
+
+
 MODELS: dict[str, Callable[[Path, Path], AbstractContextManager[Served]]] = {
     "proguard_lite": lite,
     "proguard with transformers": transformers,
-    # "proguard with the faked LLM API": its context manager starts a server whose environment has the fake, and yields a Served.
+    "proguard with the faked LLM API": tensorrt_llm,
 }
 
 

@@ -177,18 +177,25 @@ async def test_a_step_without_memory_gives_up_its_newest_row_only(make_engine: A
 
 
 class DyingRunner(Runner):
-    steps = 0
+    """Dies after some steps: in the middle of writing, or, when it has none, while the first newcomers are read."""
+
+    steps = 30
 
     def extend(self, *arguments: Any, **named: Any) -> torch.Tensor:
-        self.steps += 1
-        if self.steps > 30:
+        self.steps -= 1
+        if self.steps < 0:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return super().extend(*arguments, **named)
 
 
+class StillbornRunner(DyingRunner):
+    steps = 0
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_a_dead_engine_says_so_to_everyone_then_and_later(make_engine: Any) -> None:
-    engine = make_engine(runner=DyingRunner, max_batch=4)
+@pytest.mark.parametrize("runner", [DyingRunner, StillbornRunner])
+async def test_a_dead_engine_says_so_to_everyone_then_and_later(make_engine: Any, runner: type[Runner]) -> None:
+    engine = make_engine(runner=runner, max_batch=4)
     results = await asyncio.gather(
         *(engine.generate(ask(f"{n}", max_tokens=400)) for n in range(8)), return_exceptions=True
     )
@@ -205,6 +212,8 @@ async def test_closing_ends_what_is_under_way(make_engine: Any) -> None:
     await engine.aclose()
     with pytest.raises(EngineDiedError):
         await long
+    with pytest.raises(EngineDiedError):
+        await engine.generate(ask("later"))
 
 
 CONSTRAINED = {

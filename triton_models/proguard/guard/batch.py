@@ -74,9 +74,11 @@ class Batch:
         """Prompt tokens that came from a remembered prefix."""
         return self._prefixes.reused_tokens
 
-    def forget_prefixes(self) -> None:
-        """Give back the memory that only speeds things up."""
+    def give_back(self) -> None:
+        """Give back the memory that only speeds things up, and, while the batch is empty, that of all slots."""
         self._prefixes.forget()
+        if not self.rows:
+            self._runner.cache.clear()
 
     def take(self, waiting: Sequence[Job]) -> int:
         """How many of `waiting`, from the first, may be prefilled in one pass. At least one, if there is one."""
@@ -94,7 +96,9 @@ class Batch:
         # The room for the whole answer is taken now, so that a running row never has to be refused for want of it. In a prefill
         # of several, the shorter rows are filled up to the longest one's end.
         whole = max(len(job.prompt.token_ids) + job.max_tokens for job in jobs)
-        filled = max(job.prompt.prefix for job in jobs) + max(len(job.prompt.token_ids) - job.prompt.prefix for job in jobs)
+        filled = max(job.prompt.prefix for job in jobs) + max(
+            len(job.prompt.token_ids) - job.prompt.prefix for job in jobs
+        )
         cache.reserve(first + len(jobs), max(whole, filled))
         past = [self._prefixes.restore(job.prompt, first + place) for place, job in enumerate(jobs)]
         rests = [job.prompt.token_ids[start:] for job, start in zip(jobs, past, strict=True)]
@@ -107,7 +111,8 @@ class Batch:
                 positions[:, place, : len(rests[place])] = job.positions[:, start:]
             logits = self._runner.extend(first, past, rests, positions, images)
         rows = [Row(job, len(job.prompt.token_ids), int(job.positions.max()) + 1) for job in jobs]
-        self._write(rows, logits)
+        with torch.inference_mode():
+            self._write(rows, logits)
         for row in rows:
             row.first_token_s = self._clock() - row.job.asked_at
             self.prompt_tokens += row.past
@@ -121,7 +126,8 @@ class Batch:
         for row in self.rows:
             row.past += 1
             row.next_position += 1
-        self._write(self.rows, logits)
+        with torch.inference_mode():
+            self._write(self.rows, logits)
 
     def leave(self, row: Row) -> None:
         """Take `row` out; the last row moves into its slot."""
@@ -142,7 +148,6 @@ class Batch:
             first_token_s=row.first_token_s,
         )
 
-    @torch.inference_mode()
     def _write(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
         """The likeliest allowed token of each row. Changes no row before all that can fail was done."""
         likely = self._likely(rows, logits)

@@ -73,7 +73,9 @@ class Chat:
         self._plain = _without_added_tokens(self.tokenizer.backend_tokenizer)
         for text in self._id_of:
             if self.added_ids.intersection(self._plain.encode(text, add_special_tokens=False).ids):
-                raise LoadError(f"the tokenizer writes {text!r} in plain text as a special token: it cannot be used safely")
+                raise LoadError(
+                    f"the tokenizer writes {text!r} in plain text as a special token: it cannot be used safely"
+                )
         self._shape = functools.lru_cache(maxsize=256)(self._read_template)
         self._system_ids = functools.lru_cache(maxsize=_REMEMBERED_SYSTEMS)(self._text_ids)
         self.image_token_id: int = processor.image_token_id

@@ -31,5 +31,7 @@ def decode(data: bytes, number: int) -> Image.Image:
         return image.convert("RGB")
     except BadImageError:
         raise
-    except Exception as error:  # PIL's readers raise almost anything on broken files: OSError, SyntaxError, struct.error.
+    except (
+        Exception
+    ) as error:  # PIL's readers raise almost anything on broken files: OSError, SyntaxError, struct.error.
         raise BadImageError(f"image {number} cannot be decoded ({type(error).__name__})") from error

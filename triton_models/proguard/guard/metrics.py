@@ -56,7 +56,9 @@ class Metrics:
                 self._metrics[name] = self._families[-1].Metric(labels={})
         if hasattr(family, "HISTOGRAM"):
             meaning = "Seconds from asking to the first token of an answer."
-            self._families.append(family(name="proguard_first_token_seconds", description=meaning, kind=family.HISTOGRAM))
+            self._families.append(
+                family(name="proguard_first_token_seconds", description=meaning, kind=family.HISTOGRAM)
+            )
             self._first_token = self._families[-1].Metric(labels={}, buckets=FIRST_TOKEN_BUCKETS)
 
     def first_token(self, seconds: float) -> None:

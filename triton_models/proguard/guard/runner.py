@@ -69,7 +69,11 @@ class Runner:
             return cls(model.eval().to(device), torch.device(device))
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise LoadError(f"the weights of {checkpoint.name} cannot be opened: {error}") from error
-        except (RuntimeError, MemoryError, AssertionError) as error:  # torch says "not compiled with CUDA" by an assertion.
+        except (
+            RuntimeError,
+            MemoryError,
+            AssertionError,
+        ) as error:  # torch says "not compiled with CUDA" by an assertion.
             raise LoadError(f"the weights of {checkpoint.name} do not fit on {device}: {error}") from error
 
     def positions(self, prepared: Prepared) -> torch.Tensor:

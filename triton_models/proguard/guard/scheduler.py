@@ -39,7 +39,7 @@ class Scheduler:
         self._release_memory = release_memory
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
-        self._joining = 0
+        self._joining: list[Job] = []
         self._closing = False
         self._dead: EngineDiedError | None = None
         self._thread = threading.Thread(target=self._run, name="guard-engine", daemon=True)
@@ -48,14 +48,18 @@ class Scheduler:
     def submit(self, job: Job) -> None:
         """Queue `job`. Its future gets the generation or a `GuardModelError`; cancelling it takes it out within a step."""
         with self._changed:
-            if self._dead is not None:
-                raise self._dead
+            self.check_alive()
             self._waiting.append(job)
             self._changed.notify()
 
+    def check_alive(self) -> None:
+        """Raises the `EngineDiedError` that every request gets, once there is one."""
+        if self._dead is not None:
+            raise self._dead
+
     def load(self) -> Load:
         """As of now, or of the last step."""
-        return Load(len(self._batch.rows), len(self._waiting) + self._joining)
+        return Load(len(self._batch.rows), len(self._waiting) + len(self._joining))
 
     def close(self) -> None:
         """Stop after the step under way; whatever is not finished gets an `EngineDiedError`. Blocks until the thread has ended."""
@@ -72,7 +76,7 @@ class Scheduler:
                     break
                 self._drop_cancelled()
                 self._join(newcomers)
-                self._joining = 0
+                self._joining = []
                 self._step()
         except BaseException as error:
             self._end(EngineDiedError(f"the engine ended ({type(error).__name__}); load the model again"))
@@ -94,8 +98,8 @@ class Scheduler:
                     jobs.append(job)
             taken = self._batch.take(jobs)
             self._waiting.extendleft(reversed(jobs[taken:]))
-            self._joining = taken
-            return jobs[:taken]
+            self._joining = jobs[:taken]
+            return self._joining
 
     def _drop_cancelled(self) -> None:
         for row in [row for row in self._batch.rows if row.job.future.cancelled()]:
@@ -129,7 +133,7 @@ class Scheduler:
                 raise
         else:
             return True
-        self._batch.forget_prefixes()
+        self._batch.give_back()
         self._release_memory()
         return False
 
@@ -145,8 +149,10 @@ class Scheduler:
     def _end(self, error: EngineDiedError) -> None:
         with self._changed:
             self._dead = error
-            jobs = [*(row.job for row in self._batch.rows), *self._waiting]
+            # Those that were joining may be among the rows too, or answered: what has an outcome keeps it.
+            jobs = [*(row.job for row in self._batch.rows), *self._joining, *self._waiting]
             self._waiting.clear()
+            self._joining = []
         self._batch.rows.clear()
         for job in jobs:
             _fail(job, error)

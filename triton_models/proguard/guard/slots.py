@@ -49,6 +49,11 @@ class SlotCache:
                 grown[: held[layer].shape[0], :, : held[layer].shape[2]] = held[layer]
                 held[layer] = grown
 
+    def clear(self) -> None:
+        """Give all memory back. Nobody's positions are kept."""
+        for held in (self._keys, self._values):
+            held[:] = [self._empty(0, 0) for _ in held]
+
     def aim(self, first: int, past: torch.Tensor, new: int, visible: int) -> None:
         """The next forward pass adds `new` positions behind the `past` [n] ones of slots `first` to `first + n`, and reads `visible`."""
         self._first = first

@@ -87,6 +87,7 @@ class TransformersEngine:
 
     async def generate(self, conversation: Conversation) -> Generation:
         """See `Engine.generate`."""
+        self._scheduler.check_alive()
         asked_at = self._clock()
         self._preparing += 1
         try:
