@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from schemas.answer import Answer, UnparsableError, parse
@@ -19,10 +19,15 @@ _NO_AGENT = f"\nAgent:  \n{CONVERSATION_END}"
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The labels of an answer that can be read. `response` is None for an image alone and where there was no turn to judge."""
+    """The labels of an answer that can be read. `response` is None for an image alone and where there was no turn to judge.
+
+    Equal labels are equal, whatever the category: guards that agree on what is unsafe may well name it differently.
+    """
 
     request: Label
     response: Label | None
+    category: str | None = field(default=None, compare=False)
+    """The id or the name given; None when all is safe."""
 
 
 class ShownIds:
@@ -51,10 +56,11 @@ def labels(prompt: RenderedPrompt, has_images: bool, completion: Completion) -> 
     answer = _parsed(prompt, has_images, completion.text)
     if answer is None:
         return None
+    category = answer.category_id or answer.risk_name
     if not _has_agent(prompt):
         # A turn that is not there: unsafe would be an invention, and safe is no agreement on anything.
-        return None if answer.response is Label.UNSAFE else Labels(answer.request, None)
-    return Labels(answer.request, answer.response)
+        return None if answer.response is Label.UNSAFE else Labels(answer.request, None, category)
+    return Labels(answer.request, answer.response, category)
 
 
 def _parsed(prompt: RenderedPrompt, has_images: bool, text: str) -> Answer | None:

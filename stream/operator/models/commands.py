@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.table import Table
 
+from stream.errors import ConfigurationError
 from stream.operator.kafka import ConfigOption
+from stream.operator.models.report import promotion_as_json, show_promotion
 from stream.operator.output import JsonFlag, cell, emit_json, note, out
 from stream.settings import load_settings
 
 if TYPE_CHECKING:
     from stream.operator.models.control import ModelControl
+    from stream.operator.models.promotion import Promotion
     from stream.operator.models.repository import ModelRepository
 
 app = typer.Typer(no_args_is_help=True, help="Look at, load, promote and roll back the guard's versions on Triton.")
@@ -166,6 +169,98 @@ def unload(
     left = with_control(work, config=config, url=url, model=model, repository=repository, timeout=timeout)
     _tell(left, as_json)
     if left and repository is None:
+        _forgetful()
+
+
+@app.command("promote")
+def promote(
+    version: VersionArgument,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            "--events", metavar="FILE", help="Questions, one event a line; the packaged samples if not given."
+        ),
+    ] = None,
+    min_format_valid: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the answers that must be readable.")
+    ] = 0.98,
+    min_agreement: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the labels that must be the old version's.")
+    ] = 0.95,
+    watch: Annotated[float, typer.Option(min=0, help="Seconds to go on asking after the switch.")] = 60.0,
+    patience: Annotated[float, typer.Option(min=0, help="Seconds to wait for a server that is away.")] = 30.0,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the old version loaded: workers may pin it.")] = False,
+    exposed: Annotated[
+        bool, typer.Option("--exposed", help="Without --repository: unpinned requests may meet the version on trial.")
+    ] = False,
+    config: ConfigOption = None,
+    url: UrlOption = None,
+    model: ModelOption = None,
+    repository: RepositoryOption = None,
+    timeout: TimeoutOption = LOAD_S,
+    as_json: JsonFlag = False,
+) -> None:
+    """Try a version beside the one that serves, switch to it if it passes, watch it, and roll back if it fails.
+
+    With --repository no request meets it before it has passed. Two copies are in memory for a while. Exit status 1 when it was
+    rejected or rolled back: the old version serves as before.
+    """
+    if repository is None and not exposed:
+        raise ConfigurationError(
+            "without --repository FOLDER, requests that pin no version meet the new one while it is on trial: give the folder, or"
+            " say --exposed"
+        )
+
+    async def work(control: ModelControl, folder: ModelRepository | None) -> Promotion:
+        from stream.operator.models.comparison import Limits
+        from stream.operator.models.golden import read_golden
+        from stream.operator.models.promotion import Plan, Promoter
+        from stream.policies.source import DEFAULT_TENANT, load_policies
+
+        settings = load_settings(config=config)
+        policy = load_policies(settings.policy_path).for_tenant(DEFAULT_TENANT).policy
+        golden = await read_golden(events, policy, settings.evidence, settings.limits.max_text_chars)
+        if golden.left_out:
+            note(f"{golden.left_out} lines are no questions (unreadable, too long, or without their images)")
+        limits = Limits(min_format_valid, min_agreement)
+        plan = Plan(limits, watch, keep=keep, timeout_s=settings.guard.timeout_s, patience_s=patience)
+        promoter = Promoter(control, golden.samples, plan, repository=folder, tell=note)
+        return await promoter.promote(version)
+
+    result = with_control(work, config=config, url=url, model=model, repository=repository, timeout=timeout)
+    if as_json:
+        emit_json(promotion_as_json(result))
+    else:
+        show_promotion(result, min_format_valid, min_agreement)
+    if result.outcome != "promoted":
+        raise typer.Exit(1)
+    if repository is None:
+        _forgetful()
+
+
+@app.command("rollback")
+def rollback(
+    version: Annotated[int | None, typer.Argument(min=1, help="A version; what served before if not given.")] = None,
+    config: ConfigOption = None,
+    url: UrlOption = None,
+    model: ModelOption = None,
+    repository: RepositoryOption = None,
+    timeout: TimeoutOption = LOAD_S,
+    as_json: JsonFlag = False,
+) -> None:
+    """Back to the version that served before, without a trial. A second rollback goes forward again."""
+
+    async def work(control: ModelControl, folder: ModelRepository | None) -> tuple[int, int]:
+        from stream.operator.models.promotion import roll_back
+
+        return await roll_back(control, folder, version)
+
+    was, serves = with_control(work, config=config, url=url, model=model, repository=repository, timeout=timeout)
+    if as_json:
+        emit_json({"was": was, "serves": serves})
+    else:
+        out().print(cell(f"version {serves} serves, in the place of version {was}"))
+    if repository is None:
         _forgetful()
 
 

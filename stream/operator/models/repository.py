@@ -124,6 +124,10 @@ class ModelRepository:
         """Remembers a switch, for `model rollback`."""
         self._replace(self._rollout, json.dumps({"serving": rollout.serving, "previous": rollout.previous}) + "\n")
 
+    def forget_rollout(self) -> None:
+        """There was no switch."""
+        self._rollout.unlink(missing_ok=True)
+
     def _replace(self, target: Path, text: str) -> None:
         # Beside the model's folder: a file that came and went inside would change the folder's time.
         draft = self.root / f".{self.model}.{target.name}.draft"

@@ -42,7 +42,8 @@ async def test_an_answer_has_labels_exactly_when_the_pipeline_decides_by_it(
     assert verdict is not None
     assert (found is not None) == (verdict.status is Status.DECIDED)
     if found is not None:
-        assert (found.request, found.response) == (verdict.request, verdict.response)
+        # A safe response to a turn that the event has not is nothing that two guards could agree on.
+        assert (found.request, found.response) == (verdict.request, verdict.response if agent else None)
 
 
 def test_an_image_alone_has_no_response() -> None:

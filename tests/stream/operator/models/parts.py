@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
+from schemas.events import ContentEvent
 from schemas.policy import default_policy
 from stream.demo.scene import guard_answers
 from stream.devkit.triton import TritonServer
@@ -22,9 +24,23 @@ CHARACTERS = {
     "flipped": 'SAYS["safe"], SAYS["unsafe"] = SAYS["unsafe"], SAYS["safe"]',
     "refuses": 'raise RuntimeError("there is no manifest beside the weights: export them again")',
     "crashes": "ANSWERS_BEFORE_DEATH = 20",
+    "slow": "import time",
+    "two_faced": "HONEST = SAYS",
 }
 """What each kind of version does after the scripted guard's own code."""
 
+_SLOW = """
+    def initialize(self, args):
+        time.sleep(2)
+        super().initialize(args)
+"""
+_TWO_FACED = """
+    def initialize(self, args):
+        global SAYS
+        super().initialize(args)
+        if not args["model_name"].endswith("_candidate"):
+            SAYS = {name: ("I would rather talk about the weather.", scores) for name, (_, scores) in SAYS.items()}
+"""
 _MORTAL = """
     def execute(self, requests):
         global ANSWERS_BEFORE_DEATH
@@ -43,8 +59,9 @@ def add_version(repository: Path, version: int, character: str = "good", delay_m
     code = code.replace('b"scripted"', f'b"manifest-{version}"')
     code = code.replace('orders.get(b"delay", 0)', f'orders.get(b"delay", {delay_ms})')
     code += "\n" + CHARACTERS[character] + "\n"
-    if character == "crashes":
-        code += "\n_Guard = TritonPythonModel\n\nclass TritonPythonModel(_Guard):" + _MORTAL
+    method = {"crashes": _MORTAL, "slow": _SLOW, "two_faced": _TWO_FACED}.get(character)
+    if method is not None:
+        code += "\n_Guard = TritonPythonModel\n\nclass TritonPythonModel(_Guard):" + method
     (folder / "model.py").write_text(code, encoding="utf-8")
 
 
@@ -62,6 +79,26 @@ def make_repository(root: Path, serving: int = 1) -> Path:
 def versioned_triton(repository: Path, environment: Path, folder: Path) -> TritonServer:
     """A Triton of its own on that repository, not started."""
     return TritonServer(repository, environment, folder, models=[MODEL], ready=lambda url: guard_answers(url, MODEL))
+
+
+def write_events(folder: Path, count: int = 60) -> Path:
+    """Questions to the scripted guard: a third each safe, unsafe, and outside the policy."""
+    path = folder / "events.jsonl"
+    says = ("safe", "unsafe", "ood")
+    path.write_text(
+        "".join(
+            ContentEvent(
+                id=f"event-{n}",
+                user_text=f"[[say={says[n % 3]}]] number {n}",
+                agent_text="As you wish.",
+                occurred_at=datetime(2026, 1, 1, tzinfo=UTC),
+            ).model_dump_json()
+            + "\n"
+            for n in range(count)
+        ),
+        encoding="utf-8",
+    )
+    return path
 
 
 def loaded(url: str) -> list[int]:
