@@ -8,6 +8,8 @@ Measured on tritonserver 2.51 in explicit mode, under traffic:
 - A version that stays is not loaded anew, unless anything in the model's folder changed since its load. The bytecode that Python
   writes beside `model.py` at the first load is such a change: then a policy that keeps the old version holds two copies of it
   for a moment. So the way that needs least memory names one version at a time.
+- After a load that failed, `/v2/health/ready` says "not ready" until the server restarts, though everything else serves, and also
+  after an unload. What decides whether a server gets traffic should ask `/v2/models/NAME/ready`.
 - `load_model` without a configuration does nothing when `config.pbtxt` has not changed since it was read, even when another
   configuration was given in between. So this module always gives one or writes the file.
 """
@@ -122,8 +124,10 @@ class ModelControl:
         finally:
             await guard.aclose()
 
-    async def load_only(self, versions: Sequence[int]) -> None:
+    async def load_only(self, versions: Sequence[int], *, until_gone: bool = True) -> None:
         """The model becomes these versions. Returns when each has answered a real request and the others have gone.
+
+        Without `until_gone` it does not wait for the latter: a version whose Python process has died may never go.
 
         Raises `ModelControlError`: then what ran before still serves, and the repository's file is as it was.
         """
@@ -140,7 +144,8 @@ class ModelControl:
             if self._repository is not None and before is not None:
                 self._repository.write_config(before)
             raise
-        await self._until_gone(self.model, keep=wanted)
+        if until_gone:
+            await self._until_gone(self.model, keep=wanted)
 
     async def load_as_configured(self) -> list[int]:
         """Loads what the repository's configuration says, and returns it."""
@@ -154,24 +159,28 @@ class ModelControl:
         await self._load(name, None, [version])
         await self._until_answered(name, [version])
 
-    async def unload(self, name: str | None = None) -> None:
-        """The whole model goes. Returns when it has gone; requests under way are answered before."""
+    async def unload(self, name: str | None = None, *, until_gone: bool = True) -> None:
+        """The whole model goes. Returns when it has gone; requests under way are answered before. `until_gone` as above."""
         name = name or self.model
         await self._call(self._client.unload_model(name, client_timeout=self._load_timeout_s))
-        await self._until_gone(name, keep=[])
+        if until_gone:
+            await self._until_gone(name, keep=[])
 
     async def wait_for_server(self, seconds: float) -> None:
-        """Returns when the server is ready. Raises `ModelControlError` after so many seconds without it."""
+        """Returns when the server answers. Raises `ModelControlError` after so many seconds without it.
+
+        Not its readiness: that is "no" from the first load that fails until the server restarts, whatever else it serves.
+        """
         deadline = Deadline(self._clock, seconds)
         while True:
             try:
-                if await self._call(self._client.is_server_ready(client_timeout=REACH_S)):
+                if await self._call(self._client.is_server_live(client_timeout=REACH_S)):
                     return
             except ModelControlError:
                 if deadline.remaining() <= 0:
                     raise
             if deadline.remaining() <= 0:
-                raise ModelControlError(f"Triton at {self._settings.url} is not ready")
+                raise ModelControlError(f"Triton at {self._settings.url} is not there")
             await asyncio.sleep(_TURN_S)
 
     async def _load(self, name: str, config: str | None, wanted: Sequence[int]) -> None:

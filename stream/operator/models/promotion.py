@@ -232,11 +232,11 @@ class Promoter:
         await self._control.wait_for_server(self._plan.patience_s)
         if self._repository is not None:
             with contextlib.suppress(ModelControlError):  # not loaded, if the server has restarted
-                await self._control.unload(self._repository.trial)
+                await self._control.unload(self._repository.trial, until_gone=False)
             self._repository.unstage()
             self._repository.note_rollout(noted) if noted else self._repository.forget_rollout()
         if await self._control.loaded() != list(before) or not await self._answers():
-            await self._control.load_only(before)
+            await self._control.load_only(before, until_gone=False)
 
     async def _answers(self) -> bool:
         try:

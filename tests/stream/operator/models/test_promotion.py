@@ -96,7 +96,7 @@ def test_a_bad_version_is_rejected_before_any_request_has_met_it(
     before = config(triton)
     with traffic(triton) as during:
         result = promote(triton, 2, events)
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert f"version 2 rejected: {says}" in result.stdout
     assert (during.errors, during.manifests) == ([], ["manifest-1"])
     assert loaded(triton.grpc_url) == [1]
@@ -110,7 +110,7 @@ def test_a_version_that_goes_bad_after_the_switch_is_rolled_back(triton: TritonS
     before = config(triton)
     with traffic(triton) as during:
         result = promote(triton, 2, events, "--json")
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert document(result)["outcome"] == "rolled back"
     assert "cannot be read" in document(result)["why"]
     assert (during.errors, during.manifests) == ([], ["manifest-1", "manifest-2", "manifest-1"])
@@ -133,7 +133,7 @@ def test_a_version_that_does_not_load_or_dies_is_not_promoted_and_the_reason_is_
         assert (during.errors, during.manifests) == ([], ["manifest-1"])
     else:
         result = promote(triton, 2, events, "--patience", 1, *way)
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert says in result.stdout
     assert loaded(triton.grpc_url) == [1]
     assert nothing_is_left_of_a_trial(triton)

@@ -65,9 +65,10 @@ class Traffic:
 
     @property
     def manifests(self) -> list[str]:
-        """The manifests in the order of asking, repeats of one next to each other left out, requests in flight at a switch aside.
+        """The manifests in the order of answering, each once for as long as it lasts.
 
-        Raises when a request that was asked after somebody had an answer of a newer model got one of an older model.
+        An answer of an older model to what was asked before the newer one gave its first answer was under way, and does not count.
+        One to what was asked later does: the list then has that model again.
         """
         phases: list[tuple[str, float]] = []
         for answer in sorted(self.answers, key=lambda answer: answer.answered):
