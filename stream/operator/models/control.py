@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
@@ -39,6 +41,7 @@ REACH_S = 5.0
 """Seconds for an answer that needs no inference."""
 
 _TURN_S = 0.1
+_EMPTY_MODEL = b"class TritonPythonModel:\n    def execute(self, requests):\n        return []\n"
 T = TypeVar("T")
 
 
@@ -58,6 +61,11 @@ class LoadedVersion:
     @property
     def gone(self) -> bool:
         return self.state == "UNAVAILABLE"
+
+    @property
+    def failed(self) -> bool:
+        """It was to be loaded, and could not be."""
+        return self.gone and self.reason not in ("", "unloaded")
 
 
 class ModelControl:
@@ -159,6 +167,20 @@ class ModelControl:
         await self._load(name, None, [version])
         await self._until_answered(name, [version])
 
+    async def bury_trial(self, name: str, version: int, config: str) -> None:
+        """Ends a second name whose version did not load.
+
+        A version that failed makes the whole server say "not ready" until it restarts; an unload does not change that, but a load of
+        the same name does. So an empty model takes its place, and is unloaded. `config` is its `config.pbtxt`.
+        """
+        message = text_format.Parse(config, model_config_pb2.ModelConfig())
+        as_json = json_format.MessageToJson(message, preserving_proto_field_name=True)
+        files = {f"file:{version}/model.py": _EMPTY_MODEL}
+        await self._call(
+            self._client.load_model(name, config=as_json, files=files, client_timeout=self._load_timeout_s)
+        )
+        await self.unload(name)
+
     async def unload(self, name: str | None = None, *, until_gone: bool = True) -> None:
         """The whole model goes. Returns when it has gone; requests under way are answered before. `until_gone` as above."""
         name = name or self.model
@@ -190,10 +212,7 @@ class ModelControl:
             reasons = [
                 f"version {entry.version}: {entry.reason}"
                 for entry in await self._index_or_nothing()
-                if entry.model == name
-                and entry.version in wanted
-                and entry.gone
-                and entry.reason not in ("", "unloaded")
+                if entry.model == name and entry.version in wanted and entry.failed
             ]
             detail = "; ".join(reasons) or str(error)
             raise ModelControlError(f"{name} was not loaded: {detail}") from None

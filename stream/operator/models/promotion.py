@@ -231,12 +231,20 @@ class Promoter:
         self._tell(f"putting back version {', '.join(map(str, before))}")
         await self._control.wait_for_server(self._plan.patience_s)
         if self._repository is not None:
-            with contextlib.suppress(ModelControlError):  # not loaded, if the server has restarted
-                await self._control.unload(self._repository.trial, until_gone=False)
-            self._repository.unstage()
+            await self._end_trial(self._repository)
             self._repository.note_rollout(noted) if noted else self._repository.forget_rollout()
         if await self._control.loaded() != list(before) or not await self._answers():
             await self._control.load_only(before, until_gone=False)
+
+    async def _end_trial(self, repository: ModelRepository) -> None:
+        failed = [e for e in await self._control.index() if e.model == repository.trial and e.failed]
+        config = repository.trial_config()
+        with contextlib.suppress(ModelControlError):  # not loaded, if the server has restarted
+            if failed and config is not None:
+                await self._control.bury_trial(repository.trial, failed[0].version or 1, config)
+            else:
+                await self._control.unload(repository.trial, until_gone=False)
+        repository.unstage()
 
     async def _answers(self) -> bool:
         try:

@@ -98,6 +98,11 @@ class ModelRepository:
         except OSError as error:
             raise ModelRepositoryError(f"cannot write {folder}: {error.strerror}") from error
 
+    def trial_config(self) -> str | None:
+        """The configuration under the second name, if it is given."""
+        path = self.root / self.trial / CONFIG
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
     def unstage(self) -> None:
         """Takes the second name away. What it linked to stays."""
         folder = self.root / self.trial
