@@ -25,6 +25,8 @@ class Said:
     labels: Labels | None
     version: str = ""
     manifest: str = ""
+    fault: str = ""
+    """Why there is no answer at all; empty when there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def compare(samples: Sequence[Sample], old: Sequence[Said], new: Sequence[Said])
 def told(said: Said) -> str:
     """An answer's labels, short."""
     if said.labels is None:
-        return "unreadable"
+        return said.fault or "unreadable"
     parts = [said.labels.request, said.labels.response, said.labels.category]
     return " ".join(part for part in parts if part)
 
@@ -141,8 +143,8 @@ async def ask_all(
                     if deadline.remaining() <= 0:
                         raise
                     await asyncio.sleep(_TURN_S)
-                except GuardError:
-                    return Said(None)
+                except GuardError as error:
+                    return Said(None, fault=str(error))
                 else:
                     found = labels(sample.prompt, bool(sample.images), completion)
                     return Said(found, completion.version, completion.manifest)

@@ -6,8 +6,10 @@ import asyncio
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import Result
 
@@ -175,6 +177,47 @@ def test_an_old_version_that_is_kept_serves_those_who_pin_it_and_comes_back_with
     with traffic(triton) as back:
         assert command(triton, "rollback").exit_code == 0
     assert (back.errors, back.manifests) == ([], ["manifest-2", "manifest-1"])
+
+
+def is_model(process: psutil.Process) -> bool:
+    """Not one that is about to become a model, and not one that has ended."""
+    try:
+        return process.exe().endswith("triton_python_backend_stub")
+    except psutil.Error:
+        return False
+
+
+@contextmanager
+def counting_copies(triton: TritonServer) -> Iterator[list[int]]:
+    """The most processes of models that the server had at a time."""
+    most, stop = [0], threading.Event()
+
+    def count() -> None:
+        server = psutil.Process(triton.pid)
+        while not stop.wait(0.02):
+            most[0] = max(most[0], sum(map(is_model, server.children(recursive=True))))
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        yield most
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(("way", "most"), [((), 2), (("--keep",), 3), (("--exposed",), 3)])
+def test_no_way_holds_more_copies_in_memory_than_the_readme_says(
+    triton: TritonServer, events: Path, way: tuple[str, ...], most: int
+) -> None:
+    add_version(triton.repository, 2)
+    with counting_copies(triton) as copies:
+        assert promote(triton, 2, events, *way).exit_code == 0
+    assert 2 <= copies[0] <= most
+    if not way:
+        with counting_copies(triton) as copies:
+            assert command(triton, "rollback", "--repository", triton.repository).exit_code == 0
+        assert copies[0] == 2
 
 
 def test_a_lower_version_can_be_promoted_too(triton: TritonServer, events: Path) -> None:
