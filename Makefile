@@ -11,8 +11,8 @@ DATA ?= data
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-demo: .venv/ready .venv-triton/ready ## the main job: real Kafka, real Triton, 300 events, their verdicts, sums that must match
-	.venv/bin/proguard-stream demo $(ARGS)
+demo: .venv/ready $(if $(filter proguard,$(GUARD)),.venv-proguard/ready,.venv-triton/ready) ## the main job: real Kafka, real Triton, 300 events, sums that must match; GUARD=proguard MODEL=checkpoint for the real model
+	.venv/bin/proguard-stream demo $(if $(GUARD),--guard $(GUARD)) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 test: .venv/ready .venv-triton/ready ## the whole suite, against real Kafka and real Triton
 	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
@@ -63,16 +63,22 @@ $(UV): locks/uv.txt
 	$(UV) pip sync --quiet --python .venv-triton/bin/python --require-hashes locks/triton.txt
 	@touch $@
 
+.venv-proguard/ready: $(UV) locks/proguard.txt
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-proguard
+	$(UV) pip sync --quiet --python .venv-proguard/bin/python --require-hashes locks/proguard.txt
+	@touch $@
+
 COMPILE = $(UV) pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate --python-version 3.11
 
 locks: $(UV) ## resolve again, to the newest versions that pyproject allows
 	$(COMPILE) pyproject.toml --extra worker -o locks/worker.txt
 	$(COMPILE) pyproject.toml --extra worker --extra lite --extra dev -o locks/dev.txt
 	$(COMPILE) pyproject.toml --extra triton -o locks/triton.txt
+	$(COMPILE) pyproject.toml --extra proguard -o locks/proguard.txt
 	$(COMPILE) pyproject.toml --extra worker --extra emerging -o locks/emerging.txt
 	$(COMPILE) pyproject.toml --extra training -o locks/training.txt
 	echo hatchling | $(COMPILE) - -o locks/build.txt
 	echo uv | $(COMPILE) - -o locks/uv.txt
 
 clean: ## remove the environments and caches of this checkout
-	rm -rf .venv .venv-triton .build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-triton .venv-proguard .build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,7 +6,9 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -15,13 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import triton_models
 from schemas.verdicts import Verdict
+from stream.demo.guards import DemoGuard, GuardName, choose_guard
 from stream.demo.report import show
 from stream.demo.scene import (
-    GUARD,
     SAMPLES,
     Scene,
     create_topics,
-    guard_answers,
     outcomes,
     read_sums,
     scratch_folder,
@@ -30,7 +31,6 @@ from stream.demo.scene import (
 )
 from stream.devkit.mock_kafka import MockKafka
 from stream.devkit.stack import DevStack
-from stream.devkit.triton import triton_environment
 from stream.devkit.worker import WorkerProcess
 from stream.operator.rendering import dead_letter_row, verdict_row
 
@@ -43,23 +43,48 @@ def demo(
     ),
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running and say how to send more.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not show each verdict as it arrives.")] = False,
+    guard: Annotated[GuardName, typer.Option(help="The embedded guard, or the real model class.")] = GuardName.LITE,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="A local, sealed checkpoint for --guard proguard; without it, a tiny random one.",
+            file_okay=False,
+            exists=True,
+        ),
+    ] = None,
 ) -> None:
     """Start Kafka, Triton and a worker, send the sample events, show the verdicts, and check the sums.
 
     Exit status 1 when an event has no outcome, or more than one.
     """
     console = Console()
-    console.print("[bold]ProGuard Stream[/] — starting Kafka, Triton with the embedded guard, and a worker")
+    with ExitStack() as scratch:
+        chosen = choose_guard(
+            guard,
+            model,
+            REPOSITORY.parent,
+            lambda: Path(scratch.enter_context(TemporaryDirectory(prefix="proguard-demo-"))),
+        )
+        _demo(events, chosen, console, keep=keep, quiet=quiet)
+
+
+def _demo(events: Path, guard: DemoGuard, console: Console, *, keep: bool, quiet: bool) -> None:
+    console.print(f"[bold]ProGuard Stream[/] — starting Kafka, Triton with {guard.described}, and a worker")
+    if guard.meaningless:
+        console.print(
+            "[bold yellow]The weights are random: the verdicts below mean nothing.[/] They show the way, not the judgement."
+        )
     with DevStack(
         scratch_folder(),
         repository=REPOSITORY,
-        environment=triton_environment(REPOSITORY.parent),
-        models=[GUARD],
-        ready=guard_answers,
+        environment=guard.environment,
+        models=[guard.name.value],
+        ready=guard.ready,
+        triton_variables=guard.variables,
         announce=lambda line: console.print(f"  {line}", style="dim", highlight=False),
     ) as stack:
         own_images = events.parent / "images"
-        settings = worker_settings(stack, own_images if own_images.is_dir() else SAMPLES / "images")
+        settings = worker_settings(stack, own_images if own_images.is_dir() else SAMPLES / "images", guard.name.value)
         if not isinstance(stack.kafka, MockKafka):  # the mock makes topics by itself, and cannot be asked to
             create_topics(settings, os.environ)
         worker = stack.enter(WorkerProcess(settings, stack.folder))

@@ -64,17 +64,17 @@ def guard_answers(url: str, model: str = GUARD) -> bool:
     return True
 
 
-def worker_settings(stack: DevStack, images: Path) -> dict[str, str]:
-    """The environment of a worker on `stack` that may read the images of `images` as `media://demo`."""
+def worker_settings(stack: DevStack, images: Path, model: str = GUARD) -> dict[str, str]:
+    """The environment of a worker on `stack` that asks `model` and may read the images of `images` as `media://demo`."""
     stores = {"media://demo": {"kind": "local", "root": str(images)}}
     return {
         "PROGUARD_KAFKA__BOOTSTRAP_SERVERS": stack.kafka.bootstrap,
         "PROGUARD_GUARD__URL": stack.triton.grpc_url,
-        "PROGUARD_GUARD__MODEL": GUARD,
+        "PROGUARD_GUARD__MODEL": model,
         "PROGUARD_EVIDENCE__STORES": json.dumps(stores),
-        # All samples arrive at once and the embedded guard reads images one after another: be as patient as that takes.
-        "PROGUARD_GUARD__TIMEOUT_S": "120",
-        "PROGUARD_LIMITS__DEADLINE_S": "180",
+        # All samples arrive at once, and a guard on a few cores takes its time for the images: be as patient as that takes.
+        "PROGUARD_GUARD__TIMEOUT_S": "300" if model != GUARD else "120",
+        "PROGUARD_LIMITS__DEADLINE_S": "600" if model != GUARD else "180",
     }
 
 

@@ -6,10 +6,11 @@ import queue
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol, Self, TypeVar
 
 from stream.devkit.kafka import KafkaBroker
@@ -40,7 +41,7 @@ class DevStack:
             ...  # stack.kafka.bootstrap, stack.triton.grpc_url, stack.store.put(...)
 
     Kafka and Triton start at the same time; `start` blocks for 5 to 10 s, longer when Kafka is downloaded first. `ready` is a
-    real inference (see `stream.devkit.triton.Ready`). On the way out, whatever the reason (success, an exception, Ctrl-C,
+    real inference (see `stream.devkit.triton.Ready`), and `triton_variables` are added to the server's environment. On the way out, whatever the reason (success, an exception, Ctrl-C,
     SIGTERM), everything is stopped in the reverse order of its start, what was given to `enter` first, and the folder is
     removed unless `keep`. Ctrl-C while that happens waits until it is done. If this process is killed outright, the
     guardians of the children end them and remove the folder.
@@ -59,6 +60,7 @@ class DevStack:
         keep: bool = False,
         announce: Announce = silent,
         cache: Path | None = None,
+        triton_variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise DevkitError(
@@ -72,6 +74,7 @@ class DevStack:
         self._keep = keep
         self._announce = announce
         self._cache = cache
+        self._triton_variables = triton_variables
         self._exits = ExitStack()
         self._signals = ExitStack()
         self._folder: Path | None = None
@@ -126,6 +129,7 @@ class DevStack:
                 folder / "triton",
                 models=self._models,
                 ready=self._ready,
+                variables=self._triton_variables,
                 discard_if_orphaned=orphans,
             )
             start_together([("Kafka", self._kafka), ("Triton", self._triton)], self._exits, self._announce)

@@ -8,9 +8,10 @@ import os
 import subprocess
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from stream.devkit.process import ChildProcess, free_ports
@@ -28,16 +29,16 @@ Health, ready and model-ready all answer 200 while the Python process behind a m
 It should give up by itself within a second or two."""
 
 
-def triton_environment(root: Path) -> Path:
-    """The environment that holds `tritonserver`: `$PROGUARD_TRITON_ENV`, or `.venv-triton` in the repository at `root`.
+def triton_environment(root: Path, name: str = ".venv-triton") -> Path:
+    """The environment that holds `tritonserver`: `$PROGUARD_TRITON_ENV`, or the folder `name` in the repository at `root`.
 
     Raises DevkitError, with the command that builds it, when there is none.
     """
     configured = os.environ.get(ENVIRONMENT_VARIABLE)
-    folder = Path(configured).expanduser() if configured else root / ".venv-triton"
+    folder = Path(configured).expanduser() if configured else root / name
     if not (folder / "bin" / "python").exists():
         raise DevkitError(
-            f"there is no Triton environment at {folder}: build it with `make .venv-triton`"
+            f"there is no Triton environment at {folder}: build it with `make {name}/ready`"
             f" or point {ENVIRONMENT_VARIABLE} at one"
         )
     return folder.absolute()
@@ -84,7 +85,7 @@ def installation(environment: Path) -> Installation:
         if not needed.exists():
             raise DevkitError(
                 f"the Triton environment {environment} (Python {version}) has no {needed.name}:"
-                " it needs the nvidia-pytriton wheel and Python 3.11 or 3.12; rebuild it with `make .venv-triton`"
+                " it needs the nvidia-pytriton wheel and Python 3.11 or 3.12; rebuild it with `make .venv-triton/ready`"
             )
     return found
 
@@ -93,7 +94,7 @@ class TritonServer:
     """One server that loads `models` from `repository`, ready when `ready(grpc_url)` says so.
 
     `environment` is a virtual environment with nvidia-pytriton and numpy < 2 (see `triton_environment`); `folder` takes the log
-    (`triton.log`) and the backend's files. Ports stay the same from one start to the next. After `stop` and `kill` no process and
+    (`triton.log`) and the backend's files; `variables` are added to the server's environment. Ports stay the same from one start to the next. After `stop` and `kill` no process and
     no shared memory region of this server is left.
     """
 
@@ -109,6 +110,7 @@ class TritonServer:
         http_port: int | None = None,
         metrics_port: int | None = None,
         start_timeout: float = START_SECONDS,
+        variables: Mapping[str, str] = MappingProxyType({}),
         discard_if_orphaned: Sequence[Path] = (),
     ) -> None:
         self.repository = repository.absolute()
@@ -121,6 +123,7 @@ class TritonServer:
         self.http_port = http_port or ports[1]
         self.metrics_port = metrics_port or ports[2]
         self._start_timeout = start_timeout
+        self._own_variables = dict(variables)
         self.shm_prefix = f"proguard_{uuid.uuid4().hex[:12]}_"
         self._discard_if_orphaned = discard_if_orphaned
         self._child: ChildProcess | None = None
@@ -208,11 +211,15 @@ class TritonServer:
     def _variables(self, found: Installation) -> dict[str, str]:
         # The stub's interpreter is the first `python3` on the PATH. PYTHONPATH and PYTHONHOME of this process are not its.
         variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        return variables | {
-            "PATH": f"{self.environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "LD_LIBRARY_PATH": str(found.libraries),
-            "TMPDIR": str(self.folder / "tmp"),
-        }
+        return (
+            variables
+            | self._own_variables
+            | {
+                "PATH": f"{self.environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+                "LD_LIBRARY_PATH": str(found.libraries),
+                "TMPDIR": str(self.folder / "tmp"),
+            }
+        )
 
     def _command(self, found: Installation) -> list[str | Path]:
         backend = "--backend-config=python"

@@ -46,6 +46,10 @@ class _Ready(NamedTuple):
     partition: OwnedPartition
     outcome: Outcome
 
+    @property
+    def key(self) -> tuple[OwnedPartition, bytes | None]:
+        return self.partition, self.outcome.record.key
+
 
 class Writer:
     """Takes what is ready in order, a batch at a time, and keeps the ledgers.
@@ -53,8 +57,12 @@ class Writer:
     A batch closes after `interval_s` or at `max_batch` outcomes, whichever is first; with no interval, at once. While one is
     written, the next one gathers. An aborted batch goes back to the front, less what belongs to partitions that were given
     up; after `max_aborts` in a row, with pauses that double from `abort_pause_s`, the writer gives up too. `on_written` is
-    called with each batch that is safe, in order, `on_aborted` after each that is not, `on_failure` once, with what made the writer stop: after that nothing is begun, and
-    nothing counts as written. A later outcome of a key would otherwise be committed before the earlier one that failed.
+    called with each batch that is safe, in order, `on_aborted` after each that is not, `on_failure` once, with what made the
+    writer stop: after that nothing is begun, and nothing counts as written. A later outcome of a key would otherwise be committed
+    before the earlier one that failed.
+
+    Where several batches may be under way, an outcome waits until the one before it of its key is safe: should Kafka refuse that
+    one for good, nothing of the key has overtaken it.
     """
 
     def __init__(
@@ -80,6 +88,9 @@ class Writer:
         self._max_aborts = max_aborts
         self._abort_pause_s = abort_pause_s
         self._ready: deque[_Ready] = deque()
+        self._behind: dict[tuple[OwnedPartition, bytes | None], deque[_Ready]] = {}
+        """For each key that has an outcome in `_ready` or under way, those that wait for it. Unused for transactions: a batch that is
+        alone is safe as a whole or not at all."""
         self._some = asyncio.Event()
         self._enough = asyncio.Event()
         self._slots = asyncio.Semaphore(sink.parallel)
@@ -95,7 +106,17 @@ class Writer:
 
     def add(self, partition: OwnedPartition, outcome: Outcome) -> None:
         """Queue an outcome behind all before it."""
-        self._ready.append(_Ready(partition, outcome))
+        ready = _Ready(partition, outcome)
+        if self._sink.parallel > 1 and outcome.record.key is not None:
+            waiting = self._behind.get(ready.key)
+            if waiting is not None:
+                waiting.append(ready)
+                return
+            self._behind[ready.key] = deque()
+        self._queue(ready)
+
+    def _queue(self, ready: _Ready) -> None:
+        self._ready.append(ready)
         self._some.set()
         if len(self._ready) >= self._max_batch:
             self._enough.set()
@@ -161,6 +182,8 @@ class Writer:
             ready = self._ready.popleft()
             if not ready.partition.closed:
                 taken.append(ready)
+            else:
+                self._behind.pop(ready.key, None)
         self._signal()
         return taken
 
@@ -180,6 +203,18 @@ class Writer:
             if partition.ledger.unfinished == 0:
                 partition.drained.set()
         self._on_written([ready.outcome for ready in owned])
+        if self._behind:
+            self._let_next_come(taken)
+
+    def _let_next_come(self, written: Sequence[_Ready]) -> None:
+        for ready in written:
+            waiting = self._behind.get(ready.key)
+            if waiting is None:  # it has no key
+                continue
+            if waiting and not ready.partition.closed:
+                self._queue(waiting.popleft())
+            else:
+                del self._behind[ready.key]
 
     async def _put_back(self, taken: list[_Ready], error: WriteAbortedError) -> None:
         self._aborts += 1

@@ -166,6 +166,11 @@ class SimConsumer:
             for topic, number in names
         ]
 
+    async def get_watermark_offsets(self, _partition: KafkaPartition, timeout: float) -> tuple[int, int]:
+        """Every simulated partition begins at 0, and nobody asks for its end."""
+        await self._network.request(lambda: None)
+        return 0, OFFSET_INVALID
+
     async def incremental_assign(self, partitions: Sequence[KafkaPartition]) -> None:
         await asyncio.sleep(0)
         stored: dict[TopicPartition, _Fetch] = {}

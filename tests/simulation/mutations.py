@@ -11,8 +11,9 @@ from unittest.mock import patch
 from stream.worker.coordinator import Coordinator
 from stream.worker.lanes import KeyLanes, Slot
 from stream.worker.ledger import Commit, PartitionLedger
-from stream.worker.partitions import TopicPartition
-from stream.worker.writer import Writer
+from stream.worker.partitions import OwnedPartition, TopicPartition
+from stream.worker.records import Outcome
+from stream.worker.writer import Writer, _Ready
 from tests.simulation.worker import Parts, SimBacklog
 
 
@@ -104,6 +105,11 @@ def _fall_over_what_is_remembered(self: PartitionLedger, offset: int) -> bool:
 
 
 _begin = PartitionLedger.begin
+
+
+def _wait_for_nobody(self: Writer, partition: OwnedPartition, outcome: Outcome) -> None:
+    self._queue(_Ready(partition, outcome))
+
 
 _PUT_BACK = "_put_back"
 _TOKEN_AT_ONCE = (
@@ -218,5 +224,13 @@ MUTATIONS = {
     "ignores-full-windows": Mutation(
         "reading goes on while the window of a partition is full",
         Parts(consumer_edits=(("full = self._full & self._assigned\n", "full = frozenset()\n"),)),
+    ),
+    "gives-up-too-late": Mutation(
+        "a revocation that the loop was too busy for is carried out when its partition has been assigned anew",
+        Parts(consumer_edits=(("if too_late.is_set():", "if False:"),)),
+    ),
+    "overtakes-what-is-refused": Mutation(
+        "at least once: a key's next outcome does not wait until the one before is safe",
+        replaced=((Writer, "add", _wait_for_nobody),),
     ),
 }

@@ -11,7 +11,14 @@ from tests.simulation.replay import main as replay
 from tests.simulation.schedule import FoundError, simulate
 from tests.simulation.worker import Parts
 
-KNOWN = {"token-overtakes-books": (1271,), "window-counts-remembered": (650, 764), "ignores-full-windows": (917, 15)}
+KNOWN = {
+    "token-overtakes-books": (519,),
+    "window-counts-remembered": (650, 764),
+    "ignores-full-windows": (238, 917, 15),
+    "stale-token-on-revoke": (165,),
+    "gives-up-too-late": (1271, 2322),
+    "overtakes-what-is-refused": (298447090,),
+}
 """Schedules that found a rare one before: looked at first. When the worker has changed, others may be the ones."""
 
 SCHEDULES = 2500

@@ -71,12 +71,12 @@ class Bench:
         self.failures.append(error)
         self.failed.set()
 
-    def add(self, *offsets: int) -> None:
+    def add(self, *offsets: int, key: bytes | None = b"k") -> None:
         for offset in offsets:
             self.partition.ledger.begin(offset)
             self.partition.drained.clear()
         for offset in offsets:
-            self.writer.add(self.partition, unreadable(record(offset)))
+            self.writer.add(self.partition, unreadable(record(offset, key=key)))
 
     async def drained(self) -> None:
         async with asyncio.timeout(5):
@@ -182,13 +182,13 @@ async def test_after_a_refusal_nothing_later_is_begun_or_counts(parallel: int) -
         Sink(DeliveryError("verdicts", "no"), DeliveryError("verdicts", "again"), parallel=parallel), max_batch=1
     )
     bench.sink.gate.clear()
-    bench.add(*range(10))
+    bench.add(*range(10), key=None)
     while bench.sink.running < parallel:
         await asyncio.sleep(0)
     bench.sink.gate.set()
     async with asyncio.timeout(5):
         await bench.failed.wait()
-    bench.add(10)
+    bench.add(10, key=None)
     while bench.sink.running:
         await asyncio.sleep(0)
     await bench.writer.aclose()
@@ -228,3 +228,39 @@ def test_every_outcome_is_written_once_and_completed_once(
     assert sorted(bench.done) == list(range(sum(sizes)))
     assert bench.sink.offsets == list(range(sum(sizes)))
     assert bench.partition.ledger.unfinished == 0
+
+
+@pytest.mark.parametrize("parallel", [1, 8])
+async def test_where_batches_overlap_a_key_has_one_outcome_under_way_and_the_others_pass(parallel: int) -> None:
+    bench = Bench(Sink(parallel=parallel))
+    bench.add(0, 1, 2, key=b"one")
+    bench.add(3, key=b"another")
+    bench.add(4, 5, key=None)
+    await bench.drained()
+    first = [0, 3, 4, 5] if parallel > 1 else [0, 1, 2, 3, 4, 5]
+    assert bench.sink.written[0] == first
+    assert [offset for offset in bench.sink.offsets if offset < 3] == [0, 1, 2]
+    assert bench.writer._behind == {}
+
+
+async def test_nothing_of_a_key_is_written_behind_an_outcome_that_was_refused_for_good() -> None:
+    bench = Bench(Sink(DeliveryError("verdicts", "no"), parallel=8))
+    bench.add(0, 1, 2)
+    await bench.failed.wait()
+    await bench.writer.aclose()
+    assert bench.sink.offsets == []
+
+
+async def test_what_waits_behind_a_key_goes_with_its_partition() -> None:
+    bench = Bench(Sink(parallel=8))
+    bench.sink.gate.clear()
+    bench.add(0, 1, 2)
+    while not bench.sink.running:
+        await asyncio.sleep(0)
+    bench.partition.closed = True
+    bench.sink.gate.set()
+    while bench.writer._behind:
+        await asyncio.sleep(0)
+    await bench.writer.aclose()
+    assert bench.sink.offsets == [0]
+    assert bench.done == []

@@ -1,0 +1,154 @@
+"""What the grammar allows, the service reads strictly; the EBNF and the regular expression are one language."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.answer import Reading, parse
+from schemas.events import Modality
+from tests.triton_models.proguard.scripted import answer
+from tests.triton_models.proguard.test_form import EveryId
+from triton_models.proguard.guard.form import is_well_formed
+from triton_models.proguard.guard.grammar import MAX_NAME, answer_grammar, answer_regex
+
+THINK = 40
+KINDS = {False: Modality.TEXT, True: Modality.IMAGE}
+PATTERNS = {image_only: re.compile(answer_regex(image_only, THINK)) for image_only in KINDS}
+
+
+def assert_is_read_strictly(text: str, *, image_only: bool) -> None:
+    read = parse(text, KINDS[image_only], EveryId())
+    assert read.reading is Reading.STRICT
+    assert len(read.rationale) <= THINK
+    assert is_well_formed(text, image_alone=image_only)
+
+
+@pytest.mark.parametrize("image_only", KINDS)
+def test_everything_the_expression_matches_is_read_strictly(image_only: bool) -> None:
+    @settings(deadline=None)
+    @given(st.from_regex(PATTERNS[image_only], fullmatch=True))
+    def check(text: str) -> None:
+        assert_is_read_strictly(text, image_only=image_only)
+
+    check()
+
+
+NAMES = st.text("NOnoEe a", min_size=1, max_size=6)
+
+
+@given(NAMES)
+def test_every_name_of_letters_is_allowed_but_none(name: str) -> None:
+    allowed = PATTERNS[False].fullmatch(answer("unsafe", "safe", name)) is not None
+    expected = name[0] != " " and name[-1] != " " and len(name) >= 4 and name.lower() != "none"
+    assert allowed == expected
+
+
+ALLOWED = [
+    answer(),
+    answer("unsafe", "safe", "C4"),
+    answer("safe", "unsafe", "C11S2"),
+    answer("unsafe", "unsafe", "Deep Fake Extortion"),
+    answer("unsafe", "safe", "none at all"),
+    answer("unsafe", "safe", "a" * MAX_NAME),
+    answer("unsafe", "safe", "None" + "x" * (MAX_NAME - 4)),
+    answer(think="é\n\U0001f600 > c"),
+    answer(think=""),
+    answer(think="x" * THINK),
+]
+REFUSED = [
+    "",
+    answer("safe", "safe", "C4"),
+    answer("unsafe", "safe", "None"),
+    answer("unsafe", "safe", "NONE"),
+    answer("unsafe", "safe", " Deep Fake"),
+    answer("unsafe", "safe", "C4 Fraud"),
+    answer("unsafe", "safe", "a" * (MAX_NAME + 1)),
+    answer("unsafe", "safe", "C0"),
+    answer("unsafe", None, "C4"),
+    answer(think="</think>"),
+    answer(think="x" * (THINK + 1)),
+    answer() + "\n",
+    " " + answer(),
+]
+
+
+def test_the_expression_allows_and_refuses() -> None:
+    assert [text for text in ALLOWED if not PATTERNS[False].fullmatch(text)] == []
+    assert [text for text in REFUSED if PATTERNS[False].fullmatch(text)] == []
+
+
+def test_a_reasoning_of_no_length_is_refused() -> None:
+    for build in (answer_grammar, answer_regex):
+        with pytest.raises(ValueError, match="max_think_chars"):
+            build(False, 0)
+
+
+# The real xgrammar, where it is installed: it needs torch, and is in the environment of the transformers engine.
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[bool, object]:
+    """Both grammars over a vocabulary of all bytes and of pieces that cut across the form's parts."""
+    xgrammar = pytest.importorskip("xgrammar")
+    info = xgrammar.TokenizerInfo([*VOCABULARY, b""], stop_token_ids=[len(VOCABULARY)])
+    compiler = xgrammar.GrammarCompiler(info, max_threads=1)
+    return {image_only: compiler.compile_grammar(answer_grammar(image_only, THINK)) for image_only in KINDS}
+
+
+PIECES = [
+    "<th",
+    "ink>",
+    "</think>\n<an",
+    "swer>\nReq",
+    "uest:un",
+    "safe\nRes",
+    "None\n",
+    ":un",
+    "Category:C",
+    " of ",
+    "é",
+    "un",
+    "safe",
+]
+VOCABULARY = [bytes([byte]) for byte in range(256)] + [piece.encode() for piece in PIECES]
+
+
+@pytest.mark.parametrize("image_only", KINDS)
+def test_xgrammar_writes_only_what_is_read_strictly_and_what_the_expression_matches(
+    compiled: dict[bool, object], image_only: bool
+) -> None:
+    import xgrammar
+
+    for seed in range(60):
+        choose = random.Random(seed)
+        matcher = xgrammar.GrammarMatcher(compiled[image_only])
+        mask = xgrammar.allocate_token_bitmask(1, len(VOCABULARY) + 1)
+        written = b""
+        while True:
+            matcher.fill_next_token_bitmask(mask)
+            words = [int(word) & 0xFFFFFFFF for word in mask[0]]
+            allowed = [token for token in range(len(VOCABULARY) + 1) if words[token // 32] >> (token % 32) & 1]
+            token = choose.choice(allowed)
+            assert matcher.accept_token(token)
+            if token == len(VOCABULARY):
+                break
+            written += VOCABULARY[token]
+        text = written.decode()
+        assert_is_read_strictly(text, image_only=image_only)
+        assert PATTERNS[image_only].fullmatch(text)
+
+
+def test_xgrammar_allows_and_refuses_the_same(compiled: dict[bool, object]) -> None:
+    import xgrammar
+
+    def allows(text: str) -> bool:
+        matcher = xgrammar.GrammarMatcher(compiled[False], terminate_without_stop_token=True)
+        return bool(matcher.accept_string(text)) and bool(matcher.is_terminated())
+
+    assert [text for text in ALLOWED if not allows(text)] == []
+    assert [text for text in REFUSED if allows(text)] == []
