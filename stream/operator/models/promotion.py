@@ -156,6 +156,8 @@ class Promoter:
         baseline = await self._ask(None, old)
         answers = await self._ask(trial, new)
         self._new_manifest = next((said.manifest for said in answers if said.manifest), "")
+        if self._new_manifest and self._new_manifest == next((said.manifest for said in baseline if said.manifest), ""):
+            self._tell("both answer with the same manifest: is the checkpoint named where it holds for all versions?")
         self._comparison = compare(self._samples, baseline, answers)
         faults = self._comparison.broken(self._plan.limits)
         if faults:

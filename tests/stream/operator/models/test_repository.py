@@ -44,7 +44,7 @@ def test_a_policy_replaces_any_other_and_changes_nothing_else(policy: str, first
     assert with_versions(changed, versions) == changed
 
 
-@pytest.mark.parametrize("model", ["proguard_lite"])
+@pytest.mark.parametrize("model", ["proguard", "proguard_lite"])
 def test_the_packaged_models_can_be_given_a_policy_and_a_name(model: str) -> None:
     text = (REPOSITORY_ROOT / "triton_models" / model / "config.pbtxt").read_text(encoding="utf-8")
     changed = parsed(with_name(with_versions(text, [4]), "other"))
