@@ -229,9 +229,19 @@ class Promoter:
             raise _AbandonedError(str(error)) from None
 
     async def _put_back(self, before: Sequence[int], noted: Rollout | None) -> None:
-        """Everything as it was, whatever has happened to the server meanwhile."""
+        """Everything as it was, whatever has happened to the server meanwhile: a server may go away during this too."""
         self._tell(f"putting back version {', '.join(map(str, before))}")
-        await self._control.wait_for_server(self._plan.patience_s)
+        deadline = Deadline(self._clock, self._plan.patience_s)
+        while True:
+            try:
+                await self._control.wait_for_server(max(0.0, deadline.remaining()))
+                return await self._restore(before, noted)
+            except ModelControlError:
+                if deadline.remaining() <= 0:
+                    raise
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _restore(self, before: Sequence[int], noted: Rollout | None) -> None:
         if self._repository is not None:
             await self._end_trial(self._repository)
             self._repository.note_rollout(noted) if noted else self._repository.forget_rollout()

@@ -31,7 +31,7 @@ CHARACTERS = {
 
 _SLOW = """
     def initialize(self, args):
-        time.sleep(2)
+        time.sleep(4)
         super().initialize(args)
 """
 _TWO_FACED = """

@@ -22,6 +22,7 @@ from stream.operator.models.control import ModelControl
 from stream.operator.models.golden import read_golden
 from stream.operator.models.promotion import Plan, Promoter, Promotion
 from stream.operator.models.repository import ModelRepository, Rollout
+from tests.end_to_end.harness import eventually
 from tests.stream.operator.models.parts import (
     MODEL,
     add_version,
@@ -297,14 +298,17 @@ def test_a_server_that_restarts_between_two_steps_comes_back_with_what_the_outco
     assert loaded(triton.grpc_url) == [serves]
 
 
+def version_2_state(triton: TritonServer) -> str:
+    return next((e.state for e in index(triton.grpc_url) if e.model == MODEL and e.version == 2), "")
+
+
 def test_a_server_that_dies_while_it_loads_comes_back_with_the_old_version(triton: TritonServer, events: Path) -> None:
     add_version(triton.repository, 2, "slow")
     restarts: list[threading.Thread] = []
 
     def kill_while_loading() -> None:
         def kill() -> None:
-            while not any(e.model == MODEL and e.version == 2 and e.state == "LOADING" for e in index(triton.grpc_url)):
-                pass
+            eventually(lambda: version_2_state(triton) == "LOADING", 30, "version 2 loads")
             triton.kill()
             triton.start()
 
@@ -312,8 +316,10 @@ def test_a_server_that_dies_while_it_loads_comes_back_with_the_old_version(trito
         restarts[0].start()
 
     before = config(triton)
-    result = promote_with(triton, events, at("switching", kill_while_loading))
-    restarts[0].join(60)
+    try:
+        result = promote_with(triton, events, at("switching", kill_while_loading), patience_s=60.0)
+    finally:
+        restarts[0].join(60)
     assert result.outcome == "rolled back"
     assert loaded(triton.grpc_url) == [1]
     assert config(triton) == before
