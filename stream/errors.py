@@ -6,6 +6,8 @@
     ├── GuardError             the guard gave no answer (see stream.guard.errors)
     ├── DeliveryError          Kafka did not take a record: its offset is not committed
     │   └── StuckClientError   the Kafka client hangs in a call: only the end of the process frees it
+    ├── ModelControlError      Triton could not be asked about its models, or refused (see stream.operator.models.errors)
+    ├── ModelRepositoryError   the model repository's files are not as they have to be (there too)
     └── DevkitError            a child process of the development kit did not start or stop
 
 Each carries its context as attributes, so that a log line can be structured and never needs the message parsed.

@@ -26,6 +26,8 @@ class Completion:
     model: str
     version: str
     manifest: str
+    route: str = ""
+    """Which of several guards behind one seam answered (`stream.guard.canary`); empty where there is one."""
 
     def __post_init__(self) -> None:
         for name, score in (("request_score", self.request_score), ("response_score", self.response_score)):

@@ -68,7 +68,8 @@ class VerdictCache:
 
     - An answer that is kept is given at once. Kept is what `judge` returned, never a failure; bounded by entries and by bytes
       (the one not used for longest goes first), optionally by age. One cache serves one guard client; when an answer shows another
-      model, version or manifest than the one before, everything kept is dropped.
+      model, version or manifest than the one before on its route, everything kept is dropped. (Behind a canary there are two
+      routes, and each keeps its model: answers of the two by turns drop nothing.)
     - A question that is being asked is not asked again: who comes later waits, within its own deadline (outages do not
       count, as for everybody). If the first one is cancelled, one of those who wait asks in its place and the others wait on. If
       it fails, the failure is its own: the others ask for themselves, at the same time, as if there were no cache. So nobody
@@ -84,7 +85,8 @@ class VerdictCache:
         self._clock = clock
         self._kept: OrderedDict[Question, tuple[Judged, int, float]] = OrderedDict()
         self._bytes = 0
-        self._model: tuple[str, str, str] | None = None
+        self._models: dict[str, tuple[str, str, str]] = {}
+        self._forgotten: set[str] = set()
         self._flights: dict[Question, _Flight] = {}
         self._hits, self._joined, self._misses = (
             metrics.cache_lookups.labels(result) for result in ("hit", "joined", "miss")
@@ -127,6 +129,14 @@ class VerdictCache:
                 judged = await judge()
                 self._keep(question, judged)
                 return judged, False
+
+    def forget(self, route: str) -> None:
+        """Drops what came by this route, and keeps nothing more of it: its guard is not trusted any longer."""
+        self._forgotten.add(route)
+        for question in [
+            question for question, (judged, _, _) in self._kept.items() if judged.completion.route == route
+        ]:
+            self._drop(question)
 
     async def _lead(self, question: Question, judge: Callable[[], Awaitable[Judged]]) -> Judged:
         flight: _Flight = asyncio.get_running_loop().create_future()
@@ -171,10 +181,14 @@ class VerdictCache:
     def _keep(self, question: Question, judged: Judged) -> None:
         completion = judged.completion
         model = (completion.model, completion.version, completion.manifest)
-        if model != self._model:
-            self._model = model
-            self._kept.clear()
-            self._bytes = 0
+        if completion.route in self._forgotten:
+            return
+        if model != self._models.get(completion.route):
+            known = completion.route in self._models
+            self._models[completion.route] = model
+            if known:
+                self._kept.clear()
+                self._bytes = 0
         size = _size(question, judged)
         if size <= self._settings.max_bytes:
             if question in self._kept:

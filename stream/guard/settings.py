@@ -29,6 +29,42 @@ class GuardTls(BaseModel):
         return self.enabled or self.root_certificates is not None or self.private_key is not None
 
 
+class CanarySettings(BaseModel):
+    """A second guard that answers a share of the requests, until it breaks a limit."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="Share of the requests that the canary answers, chosen by their content; 0 for no canary."
+    )
+    version: str = Field("", description="Version of the canary; empty for its server's choice.")
+    model: str = Field("", description="Model of the canary; guard.model if empty.")
+    url: str = Field("", description="Triton's gRPC address of the canary; guard.url if empty.")
+    compare_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.2, description="Share of the canary's requests that the stable guard is asked too, to compare the labels."
+    )
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = Field(
+        5.0,
+        description="Seconds for the canary, half of guard.timeout_s at most: the stable guard answers in what is left.",
+    )
+    min_format_valid: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.98, description="Share of the canary's answers that must be readable, over the window."
+    )
+    min_agreement: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.95, description="Share of the compared answers that must have the stable guard's labels, over the window."
+    )
+    max_failures: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.05, description="Share of the canary's requests that may get no answer, over the window."
+    )
+    window: Annotated[int, Field(ge=1, le=100_000)] = Field(200, description="Latest answers that the limits look at.")
+    min_answers: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        50,
+        description="A window with fewer answers counts as one of so many, the missing ones good: the first bad answer proves little.",
+    )
+
+    @property
+    def active(self) -> bool:
+        return self.share > 0
+
+
 class GuardSettings(BaseModel):
     """Which guard to ask, and how patiently."""
 
@@ -71,6 +107,27 @@ class GuardSettings(BaseModel):
     keepalive_s: Annotated[float, Field(ge=1)] = Field(20.0, description="Seconds between pings on an idle connection.")
     keepalive_timeout_s: Annotated[float, Field(ge=1)] = Field(10.0, description="Seconds to wait for a ping's answer.")
     tls: GuardTls = Field(GuardTls(), description="Transport security.")
+    canary: CanarySettings = Field(CanarySettings(), description="A new version that answers a share of the requests.")
+
+    @model_validator(mode="after")
+    def _canary_is_another(self) -> GuardSettings:
+        canary = self.canary_guard()
+        if canary is None or (canary.url, canary.model) != (self.url, self.model):
+            return self
+        if not self.version or not canary.version or self.version == canary.version:
+            raise ValueError(
+                "a canary on the same model needs two pins, guard.version and guard.canary.version: without one, Triton answers with "
+                "the highest version that is loaded"
+            )
+        return self
+
+    def canary_guard(self) -> GuardSettings | None:
+        """The settings of the canary's own client; None without a canary."""
+        canary = self.canary
+        if not canary.active:
+            return None
+        its = {"url": canary.url or self.url, "model": canary.model or self.model, "version": canary.version}
+        return self.model_copy(update={**its, "canary": CanarySettings()})
 
 
 class CacheSettings(BaseModel):

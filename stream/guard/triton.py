@@ -81,6 +81,11 @@ class TritonGuard:
     async def probe(self, *, timeout: float) -> None:
         await self.complete(self._probe, [], timeout=timeout)
 
+    @property
+    def probe_prompt(self) -> RenderedPrompt:
+        """What `probe` asks: an everyday sentence under the policy that this client was given."""
+        return self._probe
+
     async def aclose(self) -> None:
         await self._channel.close()
 

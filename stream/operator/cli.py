@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from stream.errors import ProGuardStreamError
 from stream.operator import events, policies, topics, verdicts
 from stream.operator.doctor import doctor
+from stream.operator.models import commands as models
 from stream.operator.output import complain
 from stream.operator.redrive import redrive
 from stream.operator.worker_command import worker
@@ -91,6 +92,7 @@ app.add_typer(events.app, name="events")
 app.add_typer(verdicts.app, name="verdicts")
 app.command("redrive")(redrive)
 app.add_typer(policies.app, name="policy")
+app.add_typer(models.app, name="model")
 
 
 def main() -> None:

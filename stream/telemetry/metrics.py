@@ -135,6 +135,33 @@ class WorkerMetrics:
             ["kind"],
             registry=r,
         )
+        self.canary_on = Gauge(
+            "proguard_canary_on",
+            "1 while the canary answers its share. 0 with a canary configured: it broke a limit and is off until this worker is started "
+            "anew; look at proguard_canary_off_total.",
+            registry=r,
+        )
+        self.canary_requests = Counter(
+            "proguard_canary_requests_total",
+            "Requests to the canary by result: answered, unreadable, failed; the stable guard answered the latter two again. "
+            "Unreadable or failed ones grow: look at the canary's log before it is switched off.",
+            ["result"],
+            registry=r,
+        )
+        self.canary_compared = Counter(
+            "proguard_canary_compared_total",
+            "Canary answers held against the stable guard's by result: agreed, differed, skipped (too many at a time, or one "
+            "side has no answer). Many differ: compare both on labelled data, `proguard-stream model promote` does.",
+            ["result"],
+            registry=r,
+        )
+        self.canary_off = Counter(
+            "proguard_canary_off_total",
+            "Canaries that were switched off, by why: format, agreement, failures. Any: roll the canary back and take it out of the "
+            "settings, or a worker that restarts will try it again.",
+            ["why"],
+            registry=r,
+        )
         self.paused = Gauge(
             "proguard_paused",
             "1 while the worker takes no events, by why. guard: it is down; backlog: events in flight are at their limit; "

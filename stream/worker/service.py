@@ -22,7 +22,9 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from stream.clock import Clock, SystemClock
 from stream.errors import ConfigurationError, ProGuardStreamError
 from stream.evidence.resolver import EvidenceResolver
+from stream.guard.backend import Guard
 from stream.guard.cache import VerdictCache
+from stream.guard.canary import CANARY_ROUTE, CanaryGuard
 from stream.guard.protection import Availability, ProtectedGuard
 from stream.guard.triton import TritonGuard
 from stream.policies.source import DEFAULT_TENANT, Policies
@@ -51,6 +53,7 @@ class WorkerService:
         self._policies = policies
         self._clock = clock or SystemClock()
         self._metrics = WorkerMetrics()
+        self._cache: VerdictCache | None = None
         self._failure: BaseException | None = None
         self._last_turn = self._clock.monotonic()
 
@@ -66,7 +69,7 @@ class WorkerService:
         async with contextlib.AsyncExitStack() as stack:
             backlog = Backlog(settings.limits.max_in_flight_events)
             metrics.in_flight_limit.set(backlog.limit)
-            guard = TritonGuard(settings.guard, self._policies.for_tenant(DEFAULT_TENANT).policy)
+            guard = self._guard()
             stack.push_async_callback(guard.aclose)
             availability = Availability(guard, settings.guard, clock, self._on_guard_change)
             stack.push_async_callback(availability.aclose)
@@ -147,6 +150,19 @@ class WorkerService:
         if self._failure is not None:
             raise self._failure
         _log.info("worker.stopped")
+
+    def _guard(self) -> Guard:
+        """The guard that the settings name, with its canary if there is one."""
+        settings, policy = self._settings.guard, self._policies.for_tenant(DEFAULT_TENANT).policy
+        stable, canary = TritonGuard(settings, policy), settings.canary_guard()
+        if canary is None:
+            return stable
+        trial = TritonGuard(canary, policy)
+        return CanaryGuard(stable, trial, settings.canary, self._clock, self._metrics, on_off=self._on_canary_off)
+
+    def _on_canary_off(self) -> None:
+        if self._cache is not None:
+            self._cache.forget(CANARY_ROUTE)
 
     async def _sink(self, stack: contextlib.AsyncExitStack) -> PlainSink | TransactionalSink:
         kafka, delivery, topics = self._settings.kafka, self._settings.delivery, self._settings.topics.topics()

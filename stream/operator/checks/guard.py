@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -38,12 +39,16 @@ OUTPUTS: Signature = {
 
 
 def guard_checks(settings: GuardSettings) -> list[Check]:
-    """The server, the model, its tensors and a real inference.
+    """The server, the model, its tensors and a real inference; then the same of the canary, if there is one.
 
     Waits `REACH_S` at most for each of the first three, and `guard.timeout_s` for the inference: a Triton whose Python process has
     died still calls itself ready. Runs an event loop of its own.
     """
-    return asyncio.run(_checks(settings))
+    checks = asyncio.run(_checks(settings))
+    canary = settings.canary_guard()
+    if canary is None:
+        return checks
+    return checks + [replace(check, name=f"canary {check.name}") for check in asyncio.run(_checks(canary))]
 
 
 async def _checks(settings: GuardSettings) -> list[Check]:

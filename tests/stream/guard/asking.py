@@ -16,10 +16,10 @@ def question(number: int = 0, tenant: str = "default", images: tuple[str, ...] =
     return Question(tenant, "p" * 64, Modality.TEXT, f"{number:064d}", images, has_agent=False)
 
 
-def judged(number: int = 0, *, rationale: str = "because", manifest: str = "sha") -> Judged:
+def judged(number: int = 0, *, rationale: str = "because", manifest: str = "sha", route: str = "") -> Judged:
     """The answer to `question(number)`."""
     text = f"answer to {number}: {rationale}"
-    completion = Completion(text, "stop", 0.1, None, 10, 5, "m", "1", manifest)
+    completion = Completion(text, "stop", 0.1, None, 10, 5, "m", "1", manifest, route)
     return Judged(completion, Answer(Label.SAFE, None, None, None, rationale, Reading.STRICT))
 
 

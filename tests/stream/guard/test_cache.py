@@ -161,3 +161,28 @@ async def test_the_bytes_counted_are_about_the_memory_taken() -> None:
     finally:
         tracemalloc.stop()
     assert 0.5 * cache.bytes < taken < 1.1 * cache.bytes
+
+
+async def test_two_guards_that_answer_by_turns_drop_nothing() -> None:
+    cache, asked = Cache(ManualClock()), Asked()
+    for number in range(10):
+        route = "canary" if number % 2 else ""
+        await ask(cache, asked, question(number), judged(number, manifest=f"of-{route}", route=route))
+    assert len(cache) == 10
+    await ask(cache, asked, question(10), judged(10, manifest="of-another", route="canary"))
+    assert len(cache) == 1, "a new model on one route is a new model"
+
+
+async def test_a_route_that_is_forgotten_is_neither_given_nor_kept_any_more() -> None:
+    cache, asked = Cache(ManualClock()), Asked()
+    for number in range(10):
+        await ask(cache, asked, question(number), judged(number, route="canary" if number % 2 else ""))
+    before = cache.bytes
+    cache.forget("canary")
+    assert len(cache) == 5
+    assert cache.bytes == before / 2
+    late = await ask(cache, asked, question(11), judged(11, route="canary"))
+    assert late.completion.route == "canary", "it was under way: whoever asked gets it"
+    assert len(cache) == 5
+    assert (await ask(cache, asked, question(1), judged(1))).completion.route == ""
+    assert len(cache) == 6

@@ -117,6 +117,9 @@ def test_a_guard_that_is_not_there_or_not_ready_fails_and_the_rest_is_checked(
     _, checks = doctor(environment, *flags)
     assert states(checks)["tensors"] == "ok"
     assert "no answer within the timeout" in checks["inference"]["detail"]
+    flags = ("--guard.url", scripted_guard.grpc_url, "--guard.model", "scripted_guard", "--guard.canary.share", "0.1")
+    _, checks = doctor(environment, *flags, "--guard.canary.model", "nobody")
+    assert (states(checks)["inference"], states(checks)["canary model nobody"]) == ("ok", "fail")
 
 
 def test_without_kafka_and_triton_the_rest_is_checked_and_the_answer_takes_under_six_seconds(tmp_path: Path) -> None:
