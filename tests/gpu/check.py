@@ -212,7 +212,6 @@ async def _guarded(name: str, check: Callable[[], Any]) -> Check:
 
 
 def _settings(plan: Plan, name: str, *, reuse: bool = True) -> Settings:
-    common = {"checkpoint": str(plan.checkpoint), "engine": name, "device": plan.device}
     if name == "tensorrt_llm":
         preset = load_settings(
             PRESETS / f"{plan.preset}.yaml", environment={"PROGUARD_MODEL_CHECKPOINT": str(plan.checkpoint)}
@@ -220,7 +219,7 @@ def _settings(plan: Plan, name: str, *, reuse: bool = True) -> Settings:
         arguments = json.loads(json.dumps(dict(preset.engine_args)))
         arguments.setdefault("kv_cache_config", {})["enable_block_reuse"] = reuse
         return dataclasses.replace(preset, engine_args=arguments)
-    settings = Settings(**common, max_batch=max(plan.concurrent))
+    settings = Settings(str(plan.checkpoint), device=plan.device, max_batch=max(plan.concurrent))
     return settings if reuse else dataclasses.replace(settings, prefix_tokens=0)
 
 
@@ -283,7 +282,7 @@ def _command(arguments: Sequence[str] | None) -> str:
 def _has_gpu() -> bool:
     import torch
 
-    return torch.cuda.is_available()
+    return bool(torch.cuda.is_available())
 
 
 def _has(module: str) -> bool:

@@ -12,10 +12,14 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from tests.gpu import check
+from tests.gpu import check, shaped
 from tests.gpu.acceptance import Given, compare, parity_check, read_answers, write_answers
-from tests.gpu.prompts import all_prompts
+from tests.gpu.prompts import all_prompts, picture
 from tests.triton_models.proguard import fake_trt
+from tests.triton_models.proguard.presets_arithmetic import SHAPES
+from triton_models.proguard.guard.opening import open_guard
+from triton_models.proguard.guard.settings import Settings
+from triton_models.proguard.tiny import write_tiny
 
 PROMPTS = [asked.name for asked in all_prompts(side=56)]
 TRY_OUT = ["--device", "cpu", "--tiny", "--max-tokens", "4", "--concurrent", "2"]
@@ -60,6 +64,46 @@ def test_without_a_gpu_it_says_so_and_is_no_success(tmp_path: Path, capsys: pyte
     assert check.main(["--out", str(tmp_path)]) == check.NO_GPU
     assert "nothing was checked" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_shaped_checkpoint_is_sealed_and_answers(tmp_path: Path) -> None:
+    # The 7B's own head size and vision tower layout, one layer of each, so that it is made and read in seconds.
+    text = {
+        "hidden_size": 256,
+        "intermediate_size": 256,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
+    vision = {
+        "depth": 1,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "out_hidden_size": 256,
+        "fullatt_block_indexes": [0],
+    }
+    shaped.write_shaped(tmp_path / "checkpoint", device="cpu", text=text, vision=vision)
+    guard = open_guard(Settings(str(tmp_path / "checkpoint"), max_context=4096))
+    try:
+        image = picture(1024, 1024, 1)
+        answer = await guard.judge.answer("policy", "hello", (image,), 3)
+        assert answer.completion_tokens == 3
+        assert answer.prompt_tokens > 1200, "a megapixel has about 1,280 tokens"
+    finally:
+        await guard.engine.aclose()
+
+
+def test_the_full_shape_has_as_many_parameters_as_the_presets_count(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
+
+    write_tiny(tmp_path / "tiny")
+    config = shaped.with_sizes(AutoConfig.from_pretrained(tmp_path / "tiny"), shaped.TEXT, shaped.VISION)
+    with torch.device("meta"):  # No memory: only the shapes.
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    counted = SHAPES["7b"]
+    assert sum(parameter.numel() for parameter in model.parameters()) == counted.linear + counted.other
 
 
 @pytest.mark.timeout(600)

@@ -290,10 +290,14 @@ def _check_quantisation(engine_args: Mapping[str, Any], sealed: Mapping[str, Any
     """The weights' format is the checkpoint's, which TensorRT-LLM reads by itself. Only what was evaluated may be served, so nothing
     else may be quantised on the way: neither the weights, nor the cache, whose FP8 is another one's accuracy."""
     if "quant_config" in engine_args:
-        raise LoadError("engine_args.quant_config: quantise when the checkpoint is exported, so that it is what was evaluated")
+        raise LoadError(
+            "engine_args.quant_config: quantise when the checkpoint is exported, so that it is what was evaluated"
+        )
     cache = (engine_args.get("kv_cache_config") or {}).get("dtype", "auto")
     if cache != "auto" and str((sealed or {}).get("kv_cache_quant_algo", "")).lower() != cache:
-        raise LoadError(f"engine_args.kv_cache_config.dtype is {cache!r}, and the manifest's quantisation names no such cache")
+        raise LoadError(
+            f"engine_args.kv_cache_config.dtype is {cache!r}, and the manifest's quantisation names no such cache"
+        )
 
 
 def _guide(api: _Api, backend: str, max_think_chars: int) -> Callable[[bool], Any]:
