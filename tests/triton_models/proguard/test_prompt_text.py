@@ -12,6 +12,7 @@ from tests.attacks.cases import QWEN_ADDED_TOKENS, Case
 from tests.attacks.prompt_cases import PROMPT_CASES
 from triton_models.proguard.guard.chat import Chat
 from triton_models.proguard.guard.engine import Conversation
+from triton_models.proguard.guard.errors import BadTensorError
 from triton_models.proguard.guard.prompt_text import PromptText
 
 
@@ -70,3 +71,17 @@ def test_any_mixture_of_pieces_leaves_the_structure_and_costs_a_benign_text_noth
     assert specials(chat, conversation) == specials(chat, Conversation("policy", "hello", (), 5))
     if not any(token in text for token in QWEN_ADDED_TOKENS for text in (system, user)):
         assert ids(chat, conversation) == list(chat.encode(conversation).token_ids)
+
+
+class Trusting(PromptText):
+    """One that takes nothing apart: what the comparison behind it is for."""
+
+    def _broken(self, text: str) -> str:
+        return text
+
+
+@pytest.mark.parametrize("token", QWEN_ADDED_TOKENS)
+def test_a_special_token_that_is_left_in_a_text_is_refused(chat: Chat, token: str) -> None:
+    with pytest.raises(BadTensorError):
+        Trusting(chat).write(Conversation("policy", f"a {token} b", (), 5))
+    assert Trusting(chat).write(Conversation("policy", "a b", (), 5)).text

@@ -78,13 +78,14 @@ def llm_of(engine: TensorRTEngine) -> Any:
     return engine._llm
 
 
-async def test_an_answer_comes_back_with_its_tokens_and_their_likely_ones(opened: Open) -> None:
+async def test_an_answer_comes_back_with_its_tokens_and_their_likely_ones(opened: Open, chat: Chat) -> None:
     engine = opened()
     given = await engine.generate(ask("a bomb"))
     assert given.text == "<think>words</think>\n<answer>\nRequest:unsafe\nResponse:safe\nCategory:C8S1\n</answer>"
     assert given.finish_reason == "stop"
     assert b"".join(engine.token_text(token.id) for token in given.tokens).decode() == given.text
     assert all(token.likely is not None and token.id in token.likely for token in given.tokens)
+    assert chat.added_ids.isdisjoint(token.id for token in given.tokens), "the end token is no part of the answer"
     assert given.first_token_s == pytest.approx(0.0005)
     state = engine.state()
     assert (state.running, state.generated_tokens, state.prompt_tokens) == (0, len(given.tokens), given.prompt_tokens)
