@@ -47,10 +47,14 @@ bench: .venv/ready .venv-triton/ready ## ratios of one run, on a quiet machine (
 bench-guard: .venv-proguard/ready ## the real guard at 1, 16 and 64 in flight; MODEL=<sealed checkpoint> DEVICE=cuda for a real one
 	.venv-proguard/bin/python -m tests.benchmarks.real_guard $(if $(MODEL),--model $(MODEL)) $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
-# In NVIDIA's container TensorRT-LLM is in the system's Python: make gpu-check GPU_PYTHON=python3 MODEL=<sealed checkpoint>
-GPU_PYTHON ?= .venv-proguard/bin/python
-gpu-check: $(filter .venv-proguard/ready,$(dir $(patsubst %/bin/python,%/x,$(GPU_PYTHON)))ready) ## the acceptance on a GPU: MODEL=<sealed checkpoint> PRESET=h100-7b, or random weights without
-	$(GPU_PYTHON) -m tests.gpu.check $(if $(MODEL),--model $(MODEL)) $(if $(PRESET),--preset $(PRESET)) $(ARGS)
+# TensorRT-LLM is in the Python of NVIDIA's container, next to a transformers that is too old for the other engine: one run each, compared.
+GPU_PYTHON ?= python3
+GPU_CHECK = -m tests.gpu.check $(if $(MODEL),--model $(MODEL)) $(if $(PRESET),--preset $(PRESET)) $(ARGS)
+gpu-check: .venv-proguard/ready ## the acceptance on a GPU: MODEL=<sealed checkpoint> PRESET=h100-7b, or random weights of the 7B's shape
+	.venv-proguard/bin/python $(GPU_CHECK) --engines transformers --out gpu-check
+	@if [ -n "$(MODEL)" ] && $(GPU_PYTHON) -c 'import importlib.util as i, sys; sys.exit(i.find_spec("tensorrt_llm") is None)'; then \
+	  $(GPU_PYTHON) $(GPU_CHECK) --engines tensorrt_llm --compare-with gpu-check/answers.json --out gpu-check/tensorrt_llm; \
+	else echo "TensorRT-LLM was NOT checked: it needs MODEL and NVIDIA's container"; fi
 
 chaos: .venv/ready .venv-triton/ready ## FAULTS faults (500) with a SEED, on real Kafka and Triton; every topic audited at the end
 	.venv/bin/python -m tests.chaos.run

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from schemas.answer import UnparsableError, parse
 from schemas.policy import default_policy
@@ -112,6 +115,19 @@ def given(engine: Engine, asked: Prompt, generation: Generation) -> Given:
 async def answers(engine: Engine, asked: Sequence[Prompt], max_tokens: int) -> list[Given]:
     """One at a time."""
     return [given(engine, one, await answer(engine, one, max_tokens)) for one in asked]
+
+
+def write_answers(path: Path, answers: Sequence[dict[str, Any]]) -> None:
+    """For a comparison with an engine in another environment. A score that there is not becomes null."""
+    rows = [row | {"scores": [None if math.isnan(score) else score for score in row["scores"]]} for row in answers]
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def read_answers(path: Path) -> list[Given]:
+    """What `write_answers` wrote."""
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    scores = [tuple(math.nan if score is None else float(score) for score in row["scores"]) for row in rows]
+    return [Given(**{**row, "scores": pair}) for row, pair in zip(rows, scores, strict=True)]
 
 
 def compare(one: Sequence[Given], other: Sequence[Given]) -> Parity:

@@ -56,6 +56,8 @@ class Plan:
     fewest: int
     """Answers at least, so that one place in flight is measured on more than one prompt."""
     triton: bool
+    compare_with: Path | None = None
+    """Answers of another engine to the same prompts, from a run in another environment."""
 
     def answers(self, places: int) -> int:
         """How many answers are measured with so many in flight."""
@@ -74,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = _plan(options, Path(folder))
         result = asyncio.run(run(plan, command=_command(arguments)))
     options.out.mkdir(parents=True, exist_ok=True)
+    acceptance.write_answers(options.out / "answers.json", result.pop("answers"))
     (options.out / "gpu-check.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     report = markdown(result)
     (options.out / "gpu-check.md").write_text(report, encoding="utf-8")
@@ -90,10 +93,8 @@ async def run(plan: Plan, *, command: str) -> dict[str, Any]:
         found, given = await _check_engine(plan, name)
         engines.append(found)
         answers.append(given)
-    checks = []
-    if len(answers) == 2:
-        parity = acceptance.compare(*answers)
-        checks = [acceptance.parity_check(parity)]
+    others = [*answers] if plan.compare_with is None else [*answers, acceptance.read_answers(plan.compare_with)]
+    checks = [acceptance.parity_check(acceptance.compare(others[0], other)) for other in others[1:]]
     served = await asyncio.to_thread(_served, plan) if plan.triton else []
     everything = [check["passed"] for engine in engines for check in engine["checks"]] + [c.passed for c in checks]
     return {
@@ -104,6 +105,7 @@ async def run(plan: Plan, *, command: str) -> dict[str, Any]:
         "machine": Memory(plan.device).describe(),
         "engines": engines,
         "through_triton": served,
+        "answers": [dataclasses.asdict(one) for one in answers[0]],
         "checks": [dataclasses.asdict(check) for check in checks],
         "passed": bool(everything) and all(everything),
     }
@@ -210,7 +212,6 @@ async def _guarded(name: str, check: Callable[[], Any]) -> Check:
 
 
 def _settings(plan: Plan, name: str, *, reuse: bool = True) -> Settings:
-    common = {"checkpoint": str(plan.checkpoint), "engine": name, "device": plan.device}
     if name == "tensorrt_llm":
         preset = load_settings(
             PRESETS / f"{plan.preset}.yaml", environment={"PROGUARD_MODEL_CHECKPOINT": str(plan.checkpoint)}
@@ -218,7 +219,7 @@ def _settings(plan: Plan, name: str, *, reuse: bool = True) -> Settings:
         arguments = json.loads(json.dumps(dict(preset.engine_args)))
         arguments.setdefault("kv_cache_config", {})["enable_block_reuse"] = reuse
         return dataclasses.replace(preset, engine_args=arguments)
-    settings = Settings(**common, max_batch=max(plan.concurrent))
+    settings = Settings(str(plan.checkpoint), device=plan.device, max_batch=max(plan.concurrent))
     return settings if reuse else dataclasses.replace(settings, prefix_tokens=0)
 
 
@@ -247,6 +248,7 @@ def _plan(options: argparse.Namespace, folder: Path) -> Plan:
         repetitions=1 if options.tiny else 4,
         fewest=2 if options.tiny else 8,
         triton=_has("pytriton") and not options.no_triton,
+        compare_with=options.compare_with,
     )
 
 
@@ -263,6 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--concurrent", nargs="+", type=int, default=(1, 16, 64), help="requests in flight")
     parser.add_argument("--max-tokens", type=int, default=96, help="tokens of an answer: a verdict has 60 to 120")
+    parser.add_argument("--compare-with", type=Path, help="answers.json of another run with the same checkpoint")
     parser.add_argument("--no-triton", action="store_true", help="leave out the measurement through tritonserver")
     parser.add_argument(
         "--out", type=Path, default=Path("gpu-check"), help="folder for gpu-check.json and gpu-check.md"
@@ -279,7 +282,7 @@ def _command(arguments: Sequence[str] | None) -> str:
 def _has_gpu() -> bool:
     import torch
 
-    return torch.cuda.is_available()
+    return bool(torch.cuda.is_available())
 
 
 def _has(module: str) -> bool:

@@ -47,10 +47,7 @@ def write_shaped(
     from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 
     write_tiny(folder, max_pixels=MAX_PIXELS, name="random weights, the shape of Qwen2.5-VL-7B")
-    config = AutoConfig.from_pretrained(folder)
-    for part, changes in ((config.text_config, TEXT | (text or {})), (config.vision_config, VISION | (vision or {}))):
-        for name, value in changes.items():
-            setattr(part, name, value)
+    config = with_sizes(AutoConfig.from_pretrained(folder), TEXT | (text or {}), VISION | (vision or {}))
     previous = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
@@ -65,3 +62,11 @@ def write_shaped(
         file.unlink()
     model.save_pretrained(folder)
     seal(folder, name="random weights, the shape of Qwen2.5-VL-7B")
+
+
+def with_sizes(tiny: Any, text: dict[str, Any], vision: dict[str, Any]) -> Any:
+    """`tiny` with other sizes. Made anew, because what follows from the sizes (one `layer_types` a layer) is worked out when it is made."""
+    texts = {**tiny.text_config.to_dict(), **text}
+    texts.pop("layer_types", None)
+    others = {name: value for name, value in tiny.to_dict().items() if name not in ("text_config", "vision_config")}
+    return type(tiny)(**others, text_config=texts, vision_config={**tiny.vision_config.to_dict(), **vision})

@@ -78,13 +78,14 @@ def llm_of(engine: TensorRTEngine) -> Any:
     return engine._llm
 
 
-async def test_an_answer_comes_back_with_its_tokens_and_their_likely_ones(opened: Open) -> None:
+async def test_an_answer_comes_back_with_its_tokens_and_their_likely_ones(opened: Open, chat: Chat) -> None:
     engine = opened()
     given = await engine.generate(ask("a bomb"))
     assert given.text == "<think>words</think>\n<answer>\nRequest:unsafe\nResponse:safe\nCategory:C8S1\n</answer>"
     assert given.finish_reason == "stop"
     assert b"".join(engine.token_text(token.id) for token in given.tokens).decode() == given.text
     assert all(token.likely is not None and token.id in token.likely for token in given.tokens)
+    assert chat.added_ids.isdisjoint(token.id for token in given.tokens), "the end token is no part of the answer"
     assert given.first_token_s == pytest.approx(0.0005)
     state = engine.state()
     assert (state.running, state.generated_tokens, state.prompt_tokens) == (0, len(given.tokens), given.prompt_tokens)
@@ -167,12 +168,14 @@ def test_special_tokens_in_content_never_reach_the_engine(chat: Chat, hostile: s
 
 async def test_a_caller_that_goes_away_aborts_its_request_and_no_other(opened: Open) -> None:
     engine = opened([{"hang": True}])
-    waiting = [asyncio.ensure_future(engine.generate(ask(str(number)))) for number in range(3)]
+    waiting = [asyncio.ensure_future(engine.generate(ask(f"question {number}"))) for number in range(3)]
     await _until(lambda: len(llm_of(engine)._running) == 3)
     waiting[1].cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting[1]
-    assert llm_of(engine).aborted == [2]
+    # They are prepared in threads, so they arrive in any order; the stand-in numbers them from 1 as they come.
+    (arrived,) = [at for at, inputs in enumerate(llm_of(engine).prompts, 1) if "question 1" in inputs["prompt"]]
+    assert llm_of(engine).aborted == [arrived]
     assert engine.state().running == 2
     for task in waiting:
         task.cancel()
