@@ -55,6 +55,7 @@ def choose_guard(name: GuardName, model: Path | None, root: Path, scratch: Calla
         variables = {
             "PROGUARD_MODEL_CHECKPOINT": str(checkpoint),
             "PROGUARD_MODEL_CONSTRAINED": "true",
+            "PROGUARD_MODEL_THREADS": "1",
             "PROGUARD_MODEL_MAX_THINK_CHARS": str(SHORT_REASONING),
         }
         return DemoGuard(name, "a tiny random Qwen2.5-VL", environment, variables, ready, meaningless=True)

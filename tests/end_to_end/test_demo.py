@@ -70,3 +70,20 @@ def test_a_file_of_ones_own_is_judged(tmp_path: Path) -> None:
     seen = Counter(word for line in done.stdout.splitlines() if "own-" in line for word in line.split())
     assert seen["safe"] == 1
     assert seen["unsafe"] == 1
+
+
+def test_the_real_model_class_ends_in_sums_that_match_and_says_that_its_verdicts_mean_nothing(tmp_path: Path) -> None:
+    lines = (SAMPLES / "events.jsonl").read_bytes().splitlines(keepends=True)
+    some = tmp_path / "some.jsonl"
+    some.write_bytes(b"".join(line for line in lines[::12] if _expected_to_be_read(line)))
+    done = run_demo("--guard", "proguard", "--events", str(some), "--quiet")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    match = LAST_LINE.fullmatch(done.stdout.rstrip("\n").splitlines()[-1])
+    assert match, done.stdout[-500:]
+    sums = {name: int(value) for name, value in match.groupdict().items()}
+    assert sums["events"] == sums["verdicts"] == len(some.read_bytes().splitlines())
+    assert sums["lost"] == sums["duplicated"] == 0
+    assert "mean nothing" in " ".join(done.stdout.split())
+    # Held to the grammar and to the policy's ids, even noise can be read.
+    assert "guard_unparsable" not in done.stdout
+    assert not parts_of_demos()

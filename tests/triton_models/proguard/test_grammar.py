@@ -4,36 +4,49 @@ from __future__ import annotations
 
 import random
 import re
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.answer import Reading, parse
-from schemas.events import Modality
+from schemas.events import ContentEvent, Modality
+from schemas.policy import default_policy
+from schemas.prompt import render
+from schemas.verdicts import Label
 from tests.triton_models.proguard.scripted import answer
 from tests.triton_models.proguard.test_form import EveryId
 from triton_models.proguard.guard.form import is_well_formed
-from triton_models.proguard.guard.grammar import MAX_NAME, answer_grammar, answer_regex
+from triton_models.proguard.guard.grammar import MAX_NAME, Allowed, answer_grammar, answer_regex, listed_ids
 
 THINK = 40
-KINDS = {False: Modality.TEXT, True: Modality.IMAGE}
-PATTERNS = {image_only: re.compile(answer_regex(image_only, THINK)) for image_only in KINDS}
+KINDS = {
+    "any conversation": Allowed(),
+    "images alone": Allowed(image_only=True),
+    "no agent, three ids": Allowed(agent_silent=True, ids=("C1", "C1S1", "C12")),
+    "no ids": Allowed(ids=()),
+}
+PATTERNS = {kind: re.compile(answer_regex(allowed, THINK)) for kind, allowed in KINDS.items()}
+kinds = pytest.mark.parametrize("kind", KINDS)
 
 
-def assert_is_read_strictly(text: str, *, image_only: bool) -> None:
-    read = parse(text, KINDS[image_only], EveryId())
+def assert_is_read_strictly(text: str, kind: str) -> None:
+    allowed = KINDS[kind]
+    modality = Modality.IMAGE if allowed.image_only else Modality.TEXT
+    read = parse(text, modality, EveryId() if allowed.ids is None else allowed.ids)
+    assert not (allowed.agent_silent and read.response is Label.UNSAFE)
     assert read.reading is Reading.STRICT
     assert len(read.rationale) <= THINK
-    assert is_well_formed(text, image_alone=image_only)
+    assert is_well_formed(text, image_alone=allowed.image_only)
 
 
-@pytest.mark.parametrize("image_only", KINDS)
-def test_everything_the_expression_matches_is_read_strictly(image_only: bool) -> None:
+@kinds
+def test_everything_the_expression_matches_is_read_strictly(kind: str) -> None:
     @settings(deadline=None)
-    @given(st.from_regex(PATTERNS[image_only], fullmatch=True))
+    @given(st.from_regex(PATTERNS[kind], fullmatch=True))
     def check(text: str) -> None:
-        assert_is_read_strictly(text, image_only=image_only)
+        assert_is_read_strictly(text, kind)
 
     check()
 
@@ -43,7 +56,7 @@ NAMES = st.text("NOnoEe a", min_size=1, max_size=6)
 
 @given(NAMES)
 def test_every_name_of_letters_is_allowed_but_none(name: str) -> None:
-    allowed = PATTERNS[False].fullmatch(answer("unsafe", "safe", name)) is not None
+    allowed = PATTERNS["any conversation"].fullmatch(answer("unsafe", "safe", name)) is not None
     expected = name[0] != " " and name[-1] != " " and len(name) >= 4 and name.lower() != "none"
     assert allowed == expected
 
@@ -78,26 +91,50 @@ REFUSED = [
 
 
 def test_the_expression_allows_and_refuses() -> None:
-    assert [text for text in ALLOWED if not PATTERNS[False].fullmatch(text)] == []
-    assert [text for text in REFUSED if PATTERNS[False].fullmatch(text)] == []
+    assert [text for text in ALLOWED if not PATTERNS["any conversation"].fullmatch(text)] == []
+    assert [text for text in REFUSED if PATTERNS["any conversation"].fullmatch(text)] == []
 
 
 def test_a_reasoning_of_no_length_is_refused() -> None:
     for build in (answer_grammar, answer_regex):
         with pytest.raises(ValueError, match="max_think_chars"):
-            build(False, 0)
+            build(Allowed(), 0)
+
+
+def test_the_ids_are_those_that_the_rendered_policy_lists() -> None:
+    policy = default_policy()
+    event = ContentEvent(id="one", user_text="hello", occurred_at=datetime(2026, 1, 1, tzinfo=UTC))
+    assert listed_ids(render(policy, event).system) == tuple(policy.index)
+    assert listed_ids("be nice") is None
+
+
+TURNS = st.one_of(
+    st.text(max_size=8), st.sampled_from(["", "\nAgent:  ", "x\nAgent:  \n<END CONVERSATION>", "\nAgent:"])
+)
+
+
+@given(TURNS, st.none() | TURNS)
+def test_an_agent_that_has_spoken_is_never_taken_for_a_silent_one(user: str, agent: str | None) -> None:
+    if not (user or agent):
+        return
+    event = ContentEvent(id="one", user_text=user, agent_text=agent, occurred_at=datetime(2026, 1, 1, tzinfo=UTC))
+    rendered = render(default_policy(), event)
+    silent = Allowed.by(rendered.system, rendered.user, has_images=False).agent_silent
+    assert not (silent and agent)
+    if not agent and "Agent:" not in user:
+        assert silent
 
 
 # The real xgrammar, where it is installed: it needs torch, and is in the environment of the transformers engine.
 
 
 @pytest.fixture(scope="module")
-def compiled() -> dict[bool, object]:
-    """Both grammars over a vocabulary of all bytes and of pieces that cut across the form's parts."""
+def compiled() -> dict[str, object]:
+    """The grammars over a vocabulary of all bytes and of pieces that cut across the form's parts."""
     xgrammar = pytest.importorskip("xgrammar")
     info = xgrammar.TokenizerInfo([*VOCABULARY, b""], stop_token_ids=[len(VOCABULARY)])
     compiler = xgrammar.GrammarCompiler(info, max_threads=1)
-    return {image_only: compiler.compile_grammar(answer_grammar(image_only, THINK)) for image_only in KINDS}
+    return {kind: compiler.compile_grammar(answer_grammar(allowed, THINK)) for kind, allowed in KINDS.items()}
 
 
 PIECES = [
@@ -118,15 +155,15 @@ PIECES = [
 VOCABULARY = [bytes([byte]) for byte in range(256)] + [piece.encode() for piece in PIECES]
 
 
-@pytest.mark.parametrize("image_only", KINDS)
+@kinds
 def test_xgrammar_writes_only_what_is_read_strictly_and_what_the_expression_matches(
-    compiled: dict[bool, object], image_only: bool
+    compiled: dict[str, object], kind: str
 ) -> None:
     import xgrammar
 
     for seed in range(60):
         choose = random.Random(seed)
-        matcher = xgrammar.GrammarMatcher(compiled[image_only])
+        matcher = xgrammar.GrammarMatcher(compiled[kind])
         mask = xgrammar.allocate_token_bitmask(1, len(VOCABULARY) + 1)
         written = b""
         while True:
@@ -139,15 +176,15 @@ def test_xgrammar_writes_only_what_is_read_strictly_and_what_the_expression_matc
                 break
             written += VOCABULARY[token]
         text = written.decode()
-        assert_is_read_strictly(text, image_only=image_only)
-        assert PATTERNS[image_only].fullmatch(text)
+        assert_is_read_strictly(text, kind)
+        assert PATTERNS[kind].fullmatch(text)
 
 
-def test_xgrammar_allows_and_refuses_the_same(compiled: dict[bool, object]) -> None:
+def test_xgrammar_allows_and_refuses_the_same(compiled: dict[str, object]) -> None:
     import xgrammar
 
     def allows(text: str) -> bool:
-        matcher = xgrammar.GrammarMatcher(compiled[False], terminate_without_stop_token=True)
+        matcher = xgrammar.GrammarMatcher(compiled["any conversation"], terminate_without_stop_token=True)
         return bool(matcher.accept_string(text)) and bool(matcher.is_terminated())
 
     assert [text for text in ALLOWED if not allows(text)] == []

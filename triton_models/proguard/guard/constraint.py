@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .errors import LoadError
-from .grammar import answer_grammar
+from .grammar import ANYTHING, Allowed, answer_grammar
 
 
 class Constraint:
@@ -30,11 +30,16 @@ class Constraint:
             raise RuntimeError("the grammar does not know the token that it allowed")
 
 
+KEPT = 64
+"""Compiled grammars that are remembered: four for each policy in use."""
+
+
 class Grammars:
-    """Compiles the answer's grammars for one tokenizer, each once. `constraint` may be called from several threads."""
+    """Compiles the answer's grammars for one tokenizer, one for each kind of prompt. `constraint` may be called from several threads, and
+    takes tens of milliseconds for a policy that is new to it."""
 
     def __init__(self, tokenizer: Any, vocabulary_size: int, end_ids: frozenset[int], *, max_think_chars: int) -> None:
-        """Compile both grammars. Raises `LoadError` when xgrammar is not installed or cannot use the tokenizer. Takes seconds."""
+        """Compile the widest grammar. Raises `LoadError` when xgrammar is not installed or cannot use the tokenizer. Takes seconds."""
         try:
             import xgrammar
         except ImportError as error:
@@ -46,19 +51,19 @@ class Grammars:
                 tokenizer, vocab_size=vocabulary_size, stop_token_ids=sorted(end_ids)
             )
             compiler = xgrammar.GrammarCompiler(information, max_threads=2)
-            compile = functools.partial(_compile, compiler, max_think_chars)
-            self._compiled = {image_only: compile(image_only) for image_only in (False, True)}
+            self._compiled = functools.lru_cache(KEPT)(functools.partial(_compile, compiler, max_think_chars))
+            self._compiled(ANYTHING)
         except (RuntimeError, ValueError) as error:
             raise LoadError(f"xgrammar cannot use this tokenizer or grammar: {error}") from error
 
-    def constraint(self, *, image_only: bool) -> Constraint:
-        """A constraint for a new row; an image alone has no Response line."""
-        matcher = self._xgrammar.GrammarMatcher(self._compiled[image_only])
+    def constraint(self, allowed: Allowed) -> Constraint:
+        """A constraint for a new row."""
+        matcher = self._xgrammar.GrammarMatcher(self._compiled(allowed))
         return Constraint(matcher, self._xgrammar.allocate_token_bitmask(1, self._vocabulary_size))
 
 
-def _compile(compiler: Any, max_think_chars: int, image_only: bool) -> Any:
-    return compiler.compile_grammar(answer_grammar(image_only=image_only, max_think_chars=max_think_chars))
+def _compile(compiler: Any, max_think_chars: int, allowed: Allowed) -> Any:
+    return compiler.compile_grammar(answer_grammar(allowed, max_think_chars))
 
 
 def _unpacked(words: torch.Tensor, size: int) -> torch.Tensor:

@@ -34,6 +34,14 @@ def is_image_alone(user: str, has_images: bool) -> bool:
     return has_images and user == _EMPTY_CONVERSATION
 
 
+def is_agent_silent(user: str) -> bool:
+    """Whether the user message certainly has no agent's turn: an answer must not find one unsafe then.
+
+    A text that imitates the line of the agent makes this False, never True.
+    """
+    return user.endswith("\nAgent:  \n<END CONVERSATION>") and user.count("\nAgent:") == 1
+
+
 def is_well_formed(text: str, *, image_alone: bool) -> bool:
     """Whether `text` is an answer in the strict form.
 

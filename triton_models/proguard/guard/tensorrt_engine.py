@@ -35,8 +35,7 @@ from . import manifest
 from .chat import Chat
 from .engine import Conversation, EngineState, FinishReason, Generation, Token
 from .errors import BadTensorError, EngineDiedError, GuardModelError, LoadError, OverloadedError, TooLongError
-from .form import is_image_alone
-from .grammar import answer_grammar, answer_regex
+from .grammar import Allowed, answer_grammar, answer_regex
 from .prompt_text import PromptText, TextPrompt
 from .vocabulary import Vocabulary
 
@@ -77,7 +76,7 @@ class TensorRTEngine:
         chat: Chat,
         *,
         max_seq_len: int | None,
-        guide: Callable[[bool], Any] | None,
+        guide: Callable[[Allowed], Any] | None,
         pixels: Mapping[str, int],
         clock: Callable[[], float],
     ) -> None:
@@ -171,7 +170,7 @@ class TensorRTEngine:
                 inputs["mm_processor_kwargs"] = dict(self._pixels)
         guided = None
         if conversation.constrained and self._guide is not None:
-            guided = self._guide(is_image_alone(conversation.user, bool(conversation.images)))
+            guided = self._guide(Allowed.by(conversation.system, conversation.user, bool(conversation.images)))
         sampling = self._api.sampling_params(
             max_tokens=conversation.max_tokens,
             logprobs=LIKELY,
@@ -300,11 +299,15 @@ def _check_quantisation(engine_args: Mapping[str, Any], sealed: Mapping[str, Any
         )
 
 
-def _guide(api: _Api, backend: str, max_think_chars: int) -> Callable[[bool], Any]:
+def _guide(api: _Api, backend: str, max_think_chars: int) -> Callable[[Allowed], Any]:
     """llguidance reads another grammar notation than xgrammar, and the same regular expressions."""
-    if backend == "xgrammar":
-        return lambda image_only: api.guided_decoding_params(grammar=answer_grammar(image_only, max_think_chars))
-    return lambda image_only: api.guided_decoding_params(regex=answer_regex(image_only, max_think_chars))
+
+    def guide(allowed: Allowed) -> Any:
+        if backend == "xgrammar":
+            return api.guided_decoding_params(grammar=answer_grammar(allowed, max_think_chars))
+        return api.guided_decoding_params(regex=answer_regex(allowed, max_think_chars))
+
+    return guide
 
 
 def _tokens(output: Any) -> list[Token]:

@@ -20,7 +20,7 @@ from .chat import Chat
 from .constraint import Constraint, Grammars
 from .engine import Conversation, EngineState, Generation
 from .errors import LoadError, TooLongError
-from .form import is_image_alone
+from .grammar import Allowed
 from .prefixes import BLOCK, Prefixes
 from .runner import Runner
 from .scheduler import Scheduler
@@ -134,8 +134,8 @@ class TransformersEngine:
             return None
         if self._grammars is None:
             raise LoadError("this engine was made without the grammar: set `constrained: true`")
-        image_alone = is_image_alone(conversation.user, bool(conversation.images))
-        return self._grammars.constraint(image_only=image_alone)
+        allowed = Allowed.by(conversation.system, conversation.user, bool(conversation.images))
+        return self._grammars.constraint(allowed)
 
 
 def _release(device: torch.device) -> Callable[[], None]:
