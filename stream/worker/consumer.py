@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
@@ -147,7 +148,8 @@ class ConsumerThread:
             failure = error
         finally:
             if failure is not None:
-                self._loop.call_soon_threadsafe(self._on_failure, failure)
+                with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody left to be told
+                    self._loop.call_soon_threadsafe(self._on_failure, failure)
             self._consumer.close()
 
     def _step(self) -> None:

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("transformers")
-
 from tests.gpu import check, shaped
 from tests.gpu.acceptance import Given, compare, parity_check, read_answers, write_answers
 from tests.gpu.prompts import all_prompts, picture

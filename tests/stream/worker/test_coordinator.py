@@ -56,6 +56,9 @@ async def test_writes_of_one_key_keep_the_order_of_their_records() -> None:
         await at.finish(a3, b1, a2)
         assert at.sink.places() == [(0, 1)]
         await at.finish(a1)
+        for of, places in ((a1, [(0, 1), (0, 0)]), (a2, [(0, 1), (0, 0), (0, 2)])):
+            assert at.sink.places() == places
+            await at.acknowledge(of)
         assert at.sink.places() == [(0, 1), (0, 0), (0, 2), (0, 3)]
 
 

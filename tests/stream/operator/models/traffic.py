@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from schemas.events import ContentEvent
-from schemas.policy import default_policy
+from schemas.policy import Policy, default_policy
 from schemas.prompt import render
 from stream.guard.errors import GuardError
 from stream.guard.settings import GuardSettings
@@ -33,8 +33,10 @@ class Answer:
 class Traffic:
     """Asks without a pin, from a thread of its own, as long as the block lasts."""
 
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, policy: Policy | None = None, *, timeout_s: float = 10.0) -> None:
         self._settings = GuardSettings(url=url, model=model)
+        self._policy = policy or default_policy()
+        self._timeout_s = timeout_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self.answers: list[Answer] = []
@@ -54,7 +56,7 @@ class Traffic:
 
     def wait_for(self, more: int) -> None:
         """Blocks until so many more answers are there."""
-        wanted, deadline = len(self.answers) + more, time.monotonic() + 30
+        wanted, deadline = len(self.answers) + more, time.monotonic() + 30 + self._timeout_s
         while len(self.answers) < wanted:
             assert time.monotonic() < deadline, "the traffic stands still"
             time.sleep(0.01)
@@ -79,17 +81,17 @@ class Traffic:
         return [name for name, _ in phases]
 
     async def _run(self) -> None:
-        guard = TritonGuard(self._settings, default_policy())
+        guard = TritonGuard(self._settings, self._policy)
         event = ContentEvent(
             id="e", user_text="Good day.", agent_text="And you.", occurred_at=datetime(2026, 1, 1, tzinfo=UTC)
         )
-        prompt = render(default_policy(), event)
+        prompt = render(self._policy, event)
 
         async def ask() -> None:
             while not self._stop.is_set():
                 asked, manifest, error = time.monotonic(), "", ""
                 try:
-                    manifest = (await guard.complete(prompt, [], timeout=10)).manifest
+                    manifest = (await guard.complete(prompt, [], timeout=self._timeout_s)).manifest
                 except GuardError as fault:
                     error = f"{type(fault).__name__} {fault.status}: {fault}"
                     await asyncio.sleep(0.05)
