@@ -87,11 +87,11 @@ def fault(repository: Path) -> Iterator[Fault]:
 
 
 def metrics(server: TritonServer) -> dict[str, float]:
-    """The model's own metrics by their names."""
+    """The model's own metrics by their names; one process writes them, under its own labels."""
     with urllib.request.urlopen(server.metrics_url, timeout=5) as answer:
         lines = answer.read().decode().splitlines()
-    values = (line.rpartition(" ") for line in lines if line.startswith("proguard_"))
-    return {name.removeprefix("proguard_"): float(value) for name, _, value in values}
+    values = (line.rpartition(" ") for line in lines if line.startswith("proguard_") and "_bucket{" not in line)
+    return {name.partition("{")[0].removeprefix("proguard_"): float(value) for name, _, value in values}
 
 
 async def until(condition: Callable[[], bool]) -> None:

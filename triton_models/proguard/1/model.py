@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -51,7 +52,8 @@ class TritonPythonModel:
             parameters={name: entry["string_value"] for name, entry in parameters.items()},
         )
         self._guard = open_guard(self._settings)
-        self._metrics = Metrics(pb_utils, self._guard.engine.state, self._guard.judge.state)
+        labels = {"model": args["model_name"], "version": args["model_version"], "process": str(os.getpid())}
+        self._metrics = Metrics(pb_utils, self._guard.engine.state, self._guard.judge.state, labels)
         self._in_flight: set[Future[None]] = set()
         self._watched: dict[Any, asyncio.Task[None]] = {}  # The loop's thread only.
         self._loop = LoopThread("guard-loop")

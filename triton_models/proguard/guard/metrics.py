@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from .engine import EngineState
@@ -26,9 +26,19 @@ class Metrics:
     """Writes what the engine and the judge say into Triton's registry.
 
     `pb_utils` is the Python backend's module; with a binary that has no MetricFamily nothing is written. Not thread-safe.
+
+    `labels` must be this process's own, other versions and a new load of the same one included: two processes with the same labels
+    share one metric inside the server, and what one of them gives back the other still writes to (2.51: a segmentation fault
+    of the server while a version is promoted).
     """
 
-    def __init__(self, pb_utils: Any, engine: Callable[[], EngineState], judge: Callable[[], Counts]) -> None:
+    def __init__(
+        self,
+        pb_utils: Any,
+        engine: Callable[[], EngineState],
+        judge: Callable[[], Counts],
+        labels: Mapping[str, str],
+    ) -> None:
         self._engine = engine
         self._judge = judge
         self._written: dict[str, float] = {}
@@ -53,13 +63,13 @@ class Metrics:
         for kind, group in ((family.GAUGE, gauges), (family.COUNTER, counters)):
             for name, meaning in group.items():
                 self._families.append(family(name=f"proguard_{name}", description=meaning, kind=kind))
-                self._metrics[name] = self._families[-1].Metric(labels={})
+                self._metrics[name] = self._families[-1].Metric(labels=dict(labels))
         if hasattr(family, "HISTOGRAM"):
             meaning = "Seconds from asking to the first token of an answer."
             self._families.append(
                 family(name="proguard_first_token_seconds", description=meaning, kind=family.HISTOGRAM)
             )
-            self._first_token = self._families[-1].Metric(labels={}, buckets=FIRST_TOKEN_BUCKETS)
+            self._first_token = self._families[-1].Metric(labels=dict(labels), buckets=FIRST_TOKEN_BUCKETS)
 
     def first_token(self, seconds: float) -> None:
         """An answer's first token came after so long."""
