@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 from stream.devkit.process import ChildDiedError
 from stream.devkit.triton import TritonServer
 from tests.triton_models.contract_suite import conversation, inputs_of
-from tests.triton_models.proguard.engines import WAIT_SECONDS, photo
+from tests.triton_models.proguard.engines import KINDS, WAIT_SECONDS, photo
 from tests.triton_models.proguard.serving import MODEL, copy_model, serving
 from triton_models.proguard.guard import manifest
 
@@ -107,6 +107,23 @@ async def ask(client: aio.InferenceServerClient, text: str, *, tokens: int = 8, 
 
 def status(error: InferenceServerException) -> str:
     return str(error.status()).rpartition(".")[2]
+
+
+async def test_each_kind_of_request_is_answered_as_by_the_engine_alone(
+    client: aio.InferenceServerClient, make_engine: Any
+) -> None:
+    engine = make_engine()
+
+    async def served(kind: str) -> tuple[bytes, int]:
+        asked = KINDS[kind]
+        images = {"IMAGES": list(asked.images)} if asked.images else {}
+        inputs = inputs_of(SYSTEM=[asked.system], USER=[asked.user], MAX_TOKENS=[asked.max_tokens], **images)
+        result = await client.infer(MODEL, inputs)
+        return bytes(result.as_numpy("TEXT")[0]), int(result.as_numpy("USAGE")[0])
+
+    together = await asyncio.gather(*map(served, KINDS))
+    alone = [await engine.generate(asked) for asked in KINDS.values()]
+    assert list(together) == [(one.text.encode(), one.prompt_tokens) for one in alone]
 
 
 async def test_a_cancelled_call_leaves_the_batch(server: TritonServer, client: aio.InferenceServerClient) -> None:
