@@ -1,4 +1,4 @@
-"""The model on the real tritonserver: tensors, grammar, concurrency, and requests that are wrong."""
+"""What only the embedded guard promises, on the real tritonserver. What every guard promises is in `contract_suite`."""
 
 from __future__ import annotations
 
@@ -18,36 +18,23 @@ from schemas import tensors
 from schemas.answer import Reading, parse
 from schemas.events import Modality
 from stream.devkit.triton import TritonServer
-from tests.triton_models import prompts
+from tests.triton_models import contract_suite, prompts
 from tests.triton_models.pictures import blank_picture, picture_of
 from triton_models.proguard_lite.guard.assembly import MODEL_FOLDER, Parts
 from triton_models.proguard_lite.guard.ocr import MAX_IMAGES
 
 MODEL = "proguard_lite"
-Outputs = dict[str, Any]
 
 
-def infer(client: grpc.InferenceServerClient, **inputs: Any) -> Outputs:
-    """One request; text tensors from lists of str or bytes, MAX_TOKENS from a list of numbers."""
-    sent = []
-    for name, values in inputs.items():
-        if name == tensors.MAX_TOKENS:
-            array, kind = np.array(values, dtype=np.int32), "INT32"
-        else:
-            encoded = [value.encode() if isinstance(value, str) else value for value in values]
-            array, kind = np.array(encoded, dtype=np.object_), "BYTES"
-        tensor = grpc.InferInput(name, list(array.shape), kind)
-        tensor.set_data_from_numpy(array)
-        sent.append(tensor)
-    result = client.infer(MODEL, sent, client_timeout=60)
-    return {name: result.as_numpy(name) for name in tensors.OUTPUTS}
+def infer(client: grpc.InferenceServerClient, **inputs: Any) -> contract_suite.Outputs:
+    return contract_suite.infer(client, MODEL, **inputs)
 
 
-def ask(client: grpc.InferenceServerClient, text: str, agent: str | None = None) -> Outputs:
+def ask(client: grpc.InferenceServerClient, text: str, agent: str | None = None) -> contract_suite.Outputs:
     return infer(client, SYSTEM=[prompts.SYSTEM], USER=[prompts.user(text, agent)])
 
 
-def text_of(outputs: Outputs) -> str:
+def text_of(outputs: contract_suite.Outputs) -> str:
     written: str = outputs[tensors.TEXT][0].decode()
     return written
 
@@ -71,24 +58,6 @@ def server(triton_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def client(server: TritonServer) -> Iterator[grpc.InferenceServerClient]:
     with grpc.InferenceServerClient(server.grpc_url) as connected:
         yield connected
-
-
-def test_the_declared_tensors_are_the_contract(client: grpc.InferenceServerClient) -> None:
-    metadata = client.get_model_metadata(MODEL, as_json=True)
-    declared = {
-        tensor["name"]: (tensor["datatype"], tensor["shape"]) for tensor in metadata["inputs"] + metadata["outputs"]
-    }
-    assert declared == {
-        "SYSTEM": ("BYTES", ["1"]),
-        "USER": ("BYTES", ["1"]),
-        "IMAGES": ("BYTES", ["-1"]),
-        "MAX_TOKENS": ("INT32", ["1"]),
-        "TEXT": ("BYTES", ["1"]),
-        "FINISH_REASON": ("BYTES", ["1"]),
-        "SCORES": ("FP32", ["2"]),
-        "USAGE": ("INT32", ["2"]),
-        "MANIFEST": ("BYTES", ["1"]),
-    }
 
 
 def test_a_conversation_is_answered_in_the_grammar(client: grpc.InferenceServerClient, parts: Parts) -> None:
@@ -173,17 +142,6 @@ def test_a_wrong_request_gets_an_error_and_its_neighbours_an_answer(
         with pytest.raises(InferenceServerException):
             failing.result(60)
         assert all("Request:safe" in text_of(answer.result(60)) for answer in before + after)
-
-
-def test_no_images_are_the_same_as_an_absent_tensor(client: grpc.InferenceServerClient) -> None:
-    sent = {"SYSTEM": [prompts.SYSTEM], "USER": [prompts.user("Good morning")]}
-    assert text_of(infer(client, **sent, IMAGES=[])) == text_of(infer(client, **sent))
-
-
-def test_a_token_limit_is_kept(client: grpc.InferenceServerClient) -> None:
-    outputs = infer(client, SYSTEM=[prompts.SYSTEM], USER=[prompts.user("Good morning")], MAX_TOKENS=[4])
-    assert outputs["FINISH_REASON"].tolist() == [b"length"]
-    assert outputs["USAGE"][1] == 4
 
 
 def test_a_changed_policy_counts_from_the_next_request(client: grpc.InferenceServerClient) -> None:

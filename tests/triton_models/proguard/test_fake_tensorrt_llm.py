@@ -16,8 +16,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("tokenizers")
-
 from tests.triton_models.proguard import fake_trt, trt_signatures
 
 

@@ -51,7 +51,6 @@ def test_the_settings_read_a_preset_whose_numbers_are_the_arithmetics(name: str)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_llm_api_takes_every_argument(name: str) -> None:
-    pytest.importorskip("tokenizers")
     with fake_trt.importable():
         from tensorrt_llm.llmapi.llm_args import TORCH_LLM_ARGS, KvCacheConfig
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import time
 from collections.abc import Iterator
@@ -12,11 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("transformers")
-if importlib.util.find_spec("pytriton") is None:
-    pytest.skip("this environment has no tritonserver", allow_module_level=True)
-
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
