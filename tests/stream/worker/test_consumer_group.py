@@ -107,17 +107,29 @@ async def test_an_assignment_outlasts_a_coordinator_that_does_not_answer_yet(kaf
         assert at.failures == []
 
 
-async def test_a_failure_that_the_client_raises_in_c_behind_a_callback_is_told(
+async def test_an_assignment_whose_commits_cannot_be_had_is_a_failure(
     kafka_broker: KafkaBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_COMMITTED_S", 1e-6)
     async with desk(kafka_broker) as at:
         at.send(5)
         await until(lambda: at.failures)
+        assert at.failures[0].args[0].code() == KafkaError._TIMED_OUT
+        assert at.books.count == 0
+
+
+async def test_a_failure_that_the_client_raises_in_c_behind_a_callback_is_told(kafka_broker: KafkaBroker) -> None:
+    class Doubling(Consumer):  # type: ignore[misc]
+        def incremental_assign(self, partitions: Any) -> None:
+            super().incremental_assign(partitions)
+            super().incremental_assign(partitions)
+
+    async with desk(kafka_broker, consumer=Doubling) as at:
+        at.send(5)
+        await until(lambda: at.failures)
         (failure,) = at.failures
         assert isinstance(failure, KafkaException)
-        assert failure.args[0].code() == KafkaError._TIMED_OUT
-        assert at.books.count == 0
+        assert failure.args[0].code() == KafkaError._CONFLICT
 
 
 @in_both_protocols
