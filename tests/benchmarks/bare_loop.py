@@ -1,6 +1,6 @@
-"""The floor: `tritonclient.grpc.aio` alone, no Kafka. Prints one JSON document.
+"""The floor: `tritonclient.grpc.aio` alone, no Kafka: `python -m tests.benchmarks.bare_loop URL REQUESTS ORDER [RATE]`.
 
-With 64 requests in flight: requests a second, and CPU ms each. At a given rate: each request's seconds.
+Prints one JSON document. With 64 requests in flight: requests a second, and CPU ms each. At a given rate: each request's seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from schemas.events import ContentEvent
 from schemas.policy import default_policy
 from schemas.prompt import SystemPrompt
 from tests.benchmarks.latency import WARM_UP_S
-from tests.benchmarks.load import content
+from tests.benchmarks.load import SLOW, content, order_of
 
 IN_FLIGHT = 64
 
@@ -32,32 +32,39 @@ def text_tensor(name: str, text: str) -> InferInput:
 
 
 class Asker:
-    """Asks one question as well as the plain client can: what is constant is made once."""
+    """Asks as well as the plain client can: what is constant is made once."""
 
     def __init__(self, url: str, order: str) -> None:
         self.client = InferenceServerClient(url)
-        event = ContentEvent.model_validate_json(content(0, order))
-        prompt = SystemPrompt(default_policy(), event.modality).join(event)
-        self._user = prompt.user
-        self._system = text_tensor(tensors.SYSTEM, prompt.system)
+        self._order = order
+        self._users: dict[str, str] = {}
+        event = ContentEvent.model_validate_json(content(0, SLOW))
+        self._prompt = SystemPrompt(default_policy(), event.modality)
+        self._system = text_tensor(tensors.SYSTEM, self._prompt.join(event).system)
 
-    async def ask(self) -> None:
-        user = text_tensor(tensors.USER, self._user)
+    async def ask(self, number: int) -> None:
+        user = text_tensor(tensors.USER, self._user(order_of(self._order, number)))
         result = await self.client.infer("scripted_guard", [self._system, user], client_timeout=30)
         assert result.as_numpy(tensors.TEXT) is not None
+
+    def _user(self, order: str) -> str:
+        if order not in self._users:
+            event = ContentEvent.model_validate_json(content(0, order))
+            self._users[order] = self._prompt.join(event).user
+        return self._users[order]
 
 
 async def pace(url: str, requests: int, order: str, rate: float) -> list[float]:
     """`requests` calls, `rate` a second, however long each takes: the seconds of those after the first second."""
     asker, began = Asker(url, order), time.monotonic()
 
-    async def one(due: float) -> float:
-        await asyncio.sleep(max(0.0, due - time.monotonic()))
+    async def one(number: int) -> float:
+        await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
         sent = time.monotonic()
-        await asker.ask()
+        await asker.ask(number)
         return time.monotonic() - sent
 
-    took = await asyncio.gather(*(one(began + number / rate) for number in range(requests)))
+    took = await asyncio.gather(*(one(number) for number in range(requests)))
     await asker.client.close()
     return took[int(rate * WARM_UP_S) :]
 
@@ -69,8 +76,8 @@ async def drive(url: str, requests: int, order: str) -> dict[str, float]:
     left = iter(range(requests))
 
     async def lane() -> None:
-        for _ in left:
-            await asker.ask()
+        for number in left:
+            await asker.ask(number)
             finished.append(time.monotonic())
 
     cpu = time.process_time()
