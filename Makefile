@@ -20,7 +20,7 @@ test: .venv/ready .venv-triton/ready .venv-proguard/ready ## the whole suite, ag
 
 # What needs torch runs in an environment of its own; --confcutdir keeps out the fixtures of the rest, which need Kafka's client.
 PROGUARD_TESTS := tests/triton_models/proguard
-PYTEST_PROGUARD = .venv-proguard/bin/python -m pytest --confcutdir=$(PROGUARD_TESTS) $(PROGUARD_TESTS) tests/gpu
+PYTEST_PROGUARD = .venv-proguard/bin/python -m pytest -n 2 --dist loadfile --confcutdir=$(PROGUARD_TESTS) $(PROGUARD_TESTS) tests/gpu
 
 test-proguard: .venv-proguard/ready .venv-triton/ready ## only the real guard's tests (a tiny random checkpoint, on the CPU)
 	$(PYTEST_PROGUARD) $(ARGS)

@@ -22,7 +22,7 @@ def content(answer: Answer, *, rationale: bool = True) -> Answer:
     return dataclasses.replace(answer, reading=Reading.STRICT, rationale=kept)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), MODALITIES, st.sampled_from(["\n", "\r\n"]), st.sampled_from(["", "\n"]))
 def test_what_is_written_in_the_grammar_reads_back_equal(
     data: st.DataObject, modality: Modality, line_break: str, end: str
@@ -61,7 +61,7 @@ def careless(draw: st.DrawFn, answer: Answer) -> tuple[str, bool]:
     return f"{before}{gap}{begin}\n" + "\n".join(lines) + f"\n{end}{tail}", kept
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), MODALITIES)
 def test_a_careless_hand_is_read_tolerantly_with_the_same_content(data: st.DataObject, modality: Modality) -> None:
     answer = data.draw(answers(modality))

@@ -48,7 +48,7 @@ def labels(answer: Answer) -> tuple[Label, Label | None]:
     return answer.request, answer.response
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.data(), MODALITIES, _EDITS)
 def test_one_wrong_character_never_changes_a_label(
     data: st.DataObject, modality: Modality, edit: tuple[str, int, str]
@@ -58,7 +58,7 @@ def test_one_wrong_character_never_changes_a_label(
     assert result is None or labels(result) == labels(answer)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.data(), MODALITIES, st.lists(_EDITS, min_size=2, max_size=4))
 def test_a_few_wrong_characters_never_make_unsafe_safe(
     data: st.DataObject, modality: Modality, edits: list[tuple[str, int, str]]
@@ -71,7 +71,7 @@ def test_a_few_wrong_characters_never_make_unsafe_safe(
     assert result is None or Label.UNSAFE in labels(result)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), MODALITIES)
 def test_lines_and_blocks_moved_doubled_or_dropped_never_change_a_label(
     data: st.DataObject, modality: Modality
@@ -94,7 +94,7 @@ def test_lines_and_blocks_moved_doubled_or_dropped_never_change_a_label(
         assert result is None or labels(result) == labels(answer)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), MODALITIES)
 def test_an_answer_cut_off_anywhere_is_refused(data: st.DataObject, modality: Modality) -> None:
     text = written(data.draw(answers(modality)))
@@ -107,7 +107,7 @@ _PIECES = st.one_of(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.lists(_PIECES, max_size=30).map("".join), MODALITIES)
 def test_whatever_is_read_keeps_the_rules_of_an_answer(text: str, modality: Modality) -> None:
     result = read(text, modality)

@@ -111,7 +111,7 @@ def check(data: st.DataObject, old: Any, new: Any, direction: Direction) -> None
             assert is_valid(instance, reader), json.dumps(instance)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), schemas, st.sampled_from(Direction))
 def test_no_finding_means_that_every_written_instance_is_accepted(
     data: st.DataObject, old: dict[str, Any], direction: Direction
@@ -119,7 +119,7 @@ def test_no_finding_means_that_every_written_instance_is_accepted(
     check(data, old, data.draw(st.just(old) | mutated(old)), direction)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data(), schemas, schemas, st.sampled_from(Direction))
 def test_it_holds_for_schemas_that_have_nothing_to_do_with_each_other(
     data: st.DataObject, old: dict[str, Any], new: dict[str, Any], direction: Direction
@@ -131,21 +131,21 @@ _INPUTS = {c.name: (schema_of(c, Role.PRODUCER), reader_schema(c)) for c in CONT
 _OUTPUTS = {c.name: (schema_of(c, Role.CONSUMER), schema_of(c, Role.PRODUCER)) for c in CONTRACTS if c.written_here}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data(), st.sampled_from(sorted(_INPUTS)))
 def test_it_holds_for_every_change_of_what_is_read(data: st.DataObject, name: str) -> None:
     old, reader = _INPUTS[name]
     check(data, old, data.draw(mutated(reader)), Direction.INPUT)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data(), st.sampled_from(sorted(_OUTPUTS)))
 def test_it_holds_for_every_change_of_what_is_written(data: st.DataObject, name: str) -> None:
     old, producer = _OUTPUTS[name]
     check(data, old, data.draw(mutated(producer)), Direction.OUTPUT)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.sampled_from(sorted(_INPUTS)))
 def test_every_record_of_a_producer_schema_is_accepted_by_the_consumer_schema(data: st.DataObject, name: str) -> None:
     contract = next(c for c in CONTRACTS if c.name == name)

@@ -38,7 +38,7 @@ def letter(**changes: object) -> DeadLetter:
     return DeadLetter.model_validate({**fields, **changes})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(_BYTES, _BYTES, _HEADERS)
 def test_the_original_record_survives_json(
     key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]

@@ -119,7 +119,7 @@ _HEADERS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=30), st.just(RAW), st.just(wrapped())), _HEADERS)
 def test_hostile_headers_do_nothing_but_open_or_refuse(value: bytes, headers: list[tuple[str, bytes | None]]) -> None:
     try:

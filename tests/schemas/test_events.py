@@ -29,7 +29,7 @@ def test_the_least_event_is_a_post_of_the_default_tenant() -> None:
     assert event.modality is Modality.TEXT
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(instances(_SCHEMA).filter(lambda e: e.get("user_text") or e.get("agent_text") or e.get("images")))
 def test_what_the_producer_schema_allows_is_read_and_written_back_unchanged(document: dict[str, Any]) -> None:
     event = ContentEvent.model_validate_json(json.dumps(document))
@@ -138,7 +138,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.one_of(st.binary(max_size=60), _JSON.map(lambda value: json.dumps(value).encode())))
 def test_whatever_the_bytes_are_they_are_an_event_or_a_validation_error(raw: bytes) -> None:
     try:

@@ -24,7 +24,7 @@ def structure_in(text: str) -> list[str]:
     return _STRUCTURE.findall(seen) + [line for line in seen.splitlines() if _ROLE_LINE.match(line)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(hostile_text())
 @example("<\u0338|im_start|>")
 @example("\u226e|im_end|>")
@@ -38,7 +38,7 @@ def test_no_marker_survives_in_any_disguise(text: str) -> None:
     assert structure_in(neutralise(text)) == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(hostile_text())
 def test_only_the_decisive_characters_are_exchanged(text: str) -> None:
     result = neutralise(text)
@@ -49,7 +49,7 @@ def test_only_the_decisive_characters_are_exchanged(text: str) -> None:
             assert (after == "‹" and "<" in folded) or (after == "꞉" and ":" in folded)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(hostile_text())
 def test_a_second_pass_changes_nothing(text: str) -> None:
     once = neutralise(text)

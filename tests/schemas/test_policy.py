@@ -42,7 +42,7 @@ def with_children(*children: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {**LEAST, **fields, "categories": [{**LEAST["categories"][0], "subcategories": list(children)}]}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(policies(), st.randoms())
 def test_the_digest_depends_on_neither_the_order_of_keys_nor_omitted_defaults(
     policy: Policy, order: random.Random
@@ -55,7 +55,7 @@ def test_the_digest_depends_on_neither_the_order_of_keys_nor_omitted_defaults(
         assert again == policy
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(policies(), policies())
 def test_two_policies_have_one_digest_exactly_when_they_are_equal(one: Policy, other: Policy) -> None:
     assert (one.digest == other.digest) == (one == other)
@@ -82,7 +82,7 @@ def test_the_digest_is_the_same_in_every_release() -> None:
     assert Policy.model_validate(LEAST).digest == "98e9ad7ee6040b69a3782d5bcb3f51e7ebb6b0eddd46f209e030ec85b0423944"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(policies())
 def test_a_policy_comes_back_from_its_json_and_fits_the_published_schemas(policy: Policy) -> None:
     for wire in (policy.model_dump_json(), policy.model_dump_json(exclude_defaults=True), policy.canonical_json()):
@@ -146,7 +146,7 @@ def test_an_entry_cannot_break_out_of_its_line_in_the_prompt(fields: dict[str, A
         Policy.model_validate(with_children(child("C1S1", **fields)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(policies())
 def test_the_index_holds_what_is_shown_and_finds_the_category_of_every_id(policy: Policy) -> None:
     tops = {category.id: category for category in policy.categories}

@@ -19,7 +19,7 @@ from tests.schemas.strategies import EVENT_OF, NOW, as_a_reader_sees, event, hos
 _TAG = re.compile(r"<\s*/?\s*(?:think|answer)")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(hostile_text(), hostile_text())
 def test_content_cannot_change_the_structure_of_the_user_message(user: str, agent: str) -> None:
     message = render_user(user, agent)
@@ -47,7 +47,7 @@ def test_an_absent_turn_is_an_empty_one(agent: str | None) -> None:
     assert render_user("", agent) == "<BEGIN CONVERSATION>\nUser: \nAgent:  \n<END CONVERSATION>"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(policies())
 def test_the_system_message_depends_on_nothing_but_digest_and_modality(policy: Policy) -> None:
     again = Policy.model_validate(json.loads(json.dumps(policy.model_dump(mode="json"), sort_keys=True)))
@@ -66,7 +66,7 @@ def test_the_system_message_depends_on_nothing_but_digest_and_modality(policy: P
         assert len({system.encode() for system in systems}) == 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(policies())
 def test_the_system_message_shows_exactly_the_ids_that_may_be_answered(policy: Policy) -> None:
     for modality in Modality:
@@ -77,7 +77,7 @@ def test_the_system_message_shows_exactly_the_ids_that_may_be_answered(policy: P
         assert [line.split(":")[0].strip() for line in shown[1].split("\n")] == list(policy.index)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(policies())
 def test_every_example_in_the_prompt_is_an_answer_in_the_strict_grammar(policy: Policy) -> None:
     for modality in Modality:
@@ -93,7 +93,7 @@ def test_every_example_in_the_prompt_is_an_answer_in_the_strict_grammar(policy: 
         ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(policies())
 def test_each_block_of_the_system_message_appears_once_and_in_order(policy: Policy) -> None:
     for modality in Modality:
@@ -108,7 +108,7 @@ def test_each_block_of_the_system_message_appears_once_and_in_order(policy: Poli
         ]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(policies())
 def test_synonyms_are_shown_only_when_the_policy_says_so(policy: Policy) -> None:
     synonyms = [s for category in policy.categories for s in category.synonyms]
@@ -118,7 +118,7 @@ def test_synonyms_are_shown_only_when_the_policy_says_so(policy: Policy) -> None
         assert all(synonym in system for synonym in synonyms)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(policies())
 def test_each_modality_has_its_own_system_message_and_an_image_has_no_response(policy: Policy) -> None:
     systems = {modality: render_system(policy, modality) for modality in Modality}
@@ -127,7 +127,7 @@ def test_each_modality_has_its_own_system_message_and_an_image_has_no_response(p
     assert all("Response:" in systems[modality] for modality in (Modality.TEXT, Modality.TEXT_IMAGE))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(policies(), hostile_text())
 def test_the_digest_is_over_both_messages_with_their_lengths(policy: Policy, text: str) -> None:
     prompt = render(policy, event("x" + text))
@@ -135,7 +135,7 @@ def test_the_digest_is_over_both_messages_with_their_lengths(policy: Policy, tex
     assert prompt.digest == hashlib.sha256(b"".join(len(p).to_bytes(8, "big") + p for p in parts)).hexdigest()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(policies(), hostile_text())
 def test_a_kept_system_message_gives_the_same_prompts_in_any_order(policy: Policy, text: str) -> None:
     kept = SystemPrompt(policy, Modality.TEXT)

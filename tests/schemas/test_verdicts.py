@@ -49,13 +49,13 @@ def test_two_different_judgements_never_share_an_id(
     assert verdict_id(*one) != verdict_id(*other)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(instances(_VERDICT[0]))
 def test_a_verdict_comes_back_from_its_json_and_fits_the_published_schemas(document: dict[str, Any]) -> None:
     _round_trip(Verdict, document, _VERDICT)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(instances(_OOD[0]))
 def test_an_ood_event_comes_back_from_its_json_and_fits_the_published_schemas(document: dict[str, Any]) -> None:
     _round_trip(OodEvent, document, _OOD)

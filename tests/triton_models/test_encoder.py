@@ -35,7 +35,7 @@ def test_a_long_text_is_read_in_bounded_time_head_and_tail_included(parts: Parts
     assert len(fits.windows) == 8
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=300), max_size=4))
 def test_any_text_has_unit_vectors(texts: list[str]) -> None:
     for encoded in _ENCODER.encode(texts):

@@ -52,7 +52,7 @@ def policies(draw: st.DrawFn) -> Policy:
     return Policy(name="test", version="1", categories=categories)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(policy=policies(), modality=st.sampled_from(Modality))
 def test_every_entry_of_a_rendered_policy_is_read_back(policy: Policy, modality: Modality) -> None:
     task = read_system(render_system(policy, modality))
@@ -65,7 +65,7 @@ def test_every_entry_of_a_rendered_policy_is_read_back(policy: Policy, modality:
     assert task.response is (modality is not Modality.IMAGE)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(user=_content, agent=_content)
 def test_both_turns_are_told_apart_whatever_they_hold(user: str, agent: str) -> None:
     rendered = render_user(user, agent)

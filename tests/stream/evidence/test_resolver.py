@@ -132,7 +132,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(uri=st.one_of(st.lists(PIECES, min_size=1, max_size=10).map("".join), st.text(min_size=1, max_size=40)))
 def test_no_uri_outside_the_allow_list_reaches_a_store(uri: str, tmp_path: Path) -> None:
     root = tmp_path / "photos"

@@ -134,7 +134,7 @@ async def perform(play: Play, action: str, number: int, seconds: float) -> None:
 
 
 @given(ACTIONS)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_everybody_gets_one_ending_of_its_own_in_time(actions: list[tuple[str, int, float]]) -> None:
     async def main(clock: VirtualClock) -> None:
         play = Play(clock, Cache(clock, ttl_s=3.0))

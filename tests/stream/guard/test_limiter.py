@@ -149,7 +149,7 @@ def test_a_limit_that_is_not_used_does_not_grow() -> None:
         max_size=300,
     ),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_is_told_the_limit_stays_within_its_bounds(
     least: int, more: int, told: list[tuple[str, float, int, float]]
 ) -> None:

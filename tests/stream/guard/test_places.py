@@ -101,7 +101,7 @@ ACTIONS = st.lists(
 
 
 @given(ACTIONS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whoever_comes_goes_or_is_cancelled_places_are_never_lost_nor_doubled(actions: list[tuple[str, int]]) -> None:
     async def run() -> None:
         limit = FixedLimit(2)

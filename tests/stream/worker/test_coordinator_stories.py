@@ -139,7 +139,7 @@ class Story:
 
 @pytest.mark.parametrize("transactions", [False, True])
 @given(story=stories(), random=st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_nothing_is_lost_or_claimed_too_early_and_in_transactions_nothing_repeated_or_reordered(
     transactions: bool, story: tuple[list[Shape], list[Step]], random: Random
 ) -> None:

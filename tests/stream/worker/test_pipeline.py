@@ -287,7 +287,7 @@ HEADER_VALUES = st.sampled_from([DEAD_LETTER_TYPE.encode(), b"1.0", b"applicatio
     SCORES,
     SCORES,
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_record_and_any_answer_give_one_outcome_and_nothing_unclear_is_safe(
     value: bytes | None,
     headers: list[tuple[str, bytes | None]],

@@ -210,7 +210,7 @@ async def test_the_membership_of_the_moment_goes_with_the_batch() -> None:
     plan=st.lists(st.sampled_from([None, WriteAbortedError("x")]), max_size=12),
     sizes=st.lists(st.integers(1, 6), max_size=8),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_outcome_is_written_once_and_completed_once(
     parallel: int, plan: list[BaseException | None], sizes: list[int]
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient import grpc
 
@@ -40,7 +40,6 @@ def test_the_temperature_of_made_scores_is_found(temperature: float) -> None:
     assert fit_temperature(*sample(temperature)) == pytest.approx(temperature, rel=0.1)
 
 
-@settings(deadline=None)
 @given(PAIRS)
 def test_what_is_fitted_is_never_worse_on_its_own_data(pairs: list[tuple[bool, float]]) -> None:
     labels, scores = [label for label, _ in pairs], [value for _, value in pairs]

@@ -7,8 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 collect_ignore_glob = ["test_*.py"] if importlib.util.find_spec("torch") is None else []
+
+# How long an example takes on shared cores says nothing about it.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def test_the_prefix_is_the_whole_system_turn_and_nothing_of_the_users(chat: Chat
     assert chat.tokenizer.decode(one.token_ids[: one.prefix]) == f"<|im_start|>system\n{SYSTEM}<|im_end|>"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(system=st.text(max_size=60), user=st.text(max_size=60))
 def test_any_text_without_special_tokens_gets_the_processors_ids(chat: Chat, system: str, user: str) -> None:
     assume(
@@ -95,7 +95,7 @@ def test_an_attack_brings_no_special_token_into_the_ids(chat: Chat, case: Case) 
         assert specials(chat, encoded.token_ids) == TEMPLATES_OWN
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pieces=st.lists(
         st.sampled_from(

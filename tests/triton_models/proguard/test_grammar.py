@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.answer import Reading, parse
@@ -43,7 +43,6 @@ def assert_is_read_strictly(text: str, kind: str) -> None:
 
 @kinds
 def test_everything_the_expression_matches_is_read_strictly(kind: str) -> None:
-    @settings(deadline=None)
     @given(st.from_regex(PATTERNS[kind], fullmatch=True))
     def check(text: str) -> None:
         assert_is_read_strictly(text, kind)

@@ -26,7 +26,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ACTIONS)
 def test_every_sequence_reads_what_was_written_for_it(actions: list[tuple[str, object]]) -> None:
     cache = SlotCache(LAYERS, HEADS, SIZE, torch.device("cpu"), torch.float32)

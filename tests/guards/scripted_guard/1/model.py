@@ -4,10 +4,12 @@
 off; `[[error]]` answers with an error; `[[crash]]` ends the process that Triton runs it in. Without any of these it is safe, at once.
 """
 
-import asyncio
+import heapq
+import itertools
 import os
 import re
 import threading
+import time
 
 import numpy as np
 import triton_python_backend_utils as pb
@@ -39,11 +41,42 @@ SAYS = {
 }
 
 
+class Later:
+    """Calls back when it is due, in a thread of its own, which is woken only for what is due before everything else."""
+
+    def __init__(self):
+        self.due = []
+        self.order = itertools.count()
+        self.earlier = threading.Condition()
+        self.closed = False
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def call(self, delay, *call):
+        with self.earlier:
+            entry = (time.monotonic() + delay, next(self.order), call)
+            heapq.heappush(self.due, entry)
+            if self.due[0] is entry:
+                self.earlier.notify()
+
+    def run(self):
+        while not self.closed:
+            with self.earlier:
+                ahead = self.due[0][0] - time.monotonic() if self.due else None
+                if ahead is None or ahead > 0:
+                    self.earlier.wait(ahead)
+                    continue
+                _at, _order, (function, *arguments) = heapq.heappop(self.due)
+            function(*arguments)
+
+    def close(self):
+        self.closed = True
+        with self.earlier:
+            self.earlier.notify()
+
+
 class TritonPythonModel:
     def initialize(self, args):
-        self.default_delay = 0.0
-        self.loop = asyncio.new_event_loop()
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        self.later = Later()
 
     def execute(self, requests):
         for request in requests:
@@ -54,7 +87,7 @@ class TritonPythonModel:
                 os._exit(1)
             delay = float(orders.get(b"delay", 0)) / 1000.0
             if delay:
-                self.loop.call_soon_threadsafe(self.loop.call_later, delay, self.send, sender, orders, user)
+                self.later.call(delay, self.send, sender, orders, user)
             else:
                 self.send(sender, orders, user)
 
@@ -75,4 +108,4 @@ class TritonPythonModel:
         sender.send(response, flags=pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def finalize(self):
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.later.close()
