@@ -113,7 +113,7 @@ class KafkaSettings(BaseModel):
             "queued.max.messages.kbytes": 16_384,
             **self.common(),
             **member,
-            "auto.offset.reset": "earliest",
+            "auto.offset.reset": "error",  # where to read on is the worker's to say (`lost_its_place`)
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "isolation.level": "read_committed",

@@ -162,6 +162,12 @@ class WorkerMetrics:
             ["why"],
             registry=r,
         )
+        self.deleted_unread = Counter(
+            "proguard_deleted_unread_total",
+            "Offsets that the content topic's retention had deleted before this worker came to them. Anything but 0 is loss: keep events "
+            "longer, or judge faster.",
+            registry=r,
+        )
         self.paused = Gauge(
             "proguard_paused",
             "1 while the worker takes no events, by why. guard: it is down; backlog: events in flight are at their limit; "

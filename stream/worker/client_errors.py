@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, Message
+
+from stream.worker.partitions import TopicPartition
 
 PASSING = frozenset(
     {
@@ -31,3 +33,17 @@ NOT_OURS_ANY_MORE = frozenset(
     }
 )
 """Why a commit is refused to a member whose partitions went to somebody else."""
+
+
+def lost_its_place(message: Message) -> TopicPartition | None:
+    """The partition that the client does not read on by itself, if that is what this is.
+
+    With `auto.offset.reset=error` it tells of an offset that the broker does not have, and of a log that it takes to have been cut
+    off. The latter may be no more than a leader's change while it fetches: librdkafka (2.16, `OffsetForLeaderEpoch`) compares the end
+    of the epoch that it asked about with how far it has fetched by the time of the answer. With any other policy it then jumps there
+    and says nothing, past all that it had fetched and not yet given out.
+    """
+    error, topic, partition = message.error(), message.topic(), message.partition()
+    if error is None or error.code() != KafkaError._AUTO_OFFSET_RESET or topic is None or partition is None:
+        return None
+    return topic, partition

@@ -6,8 +6,8 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, Message
@@ -17,11 +17,11 @@ from stream.clock import Clock
 from stream.errors import ProGuardStreamError
 from stream.telemetry.metrics import WorkerMetrics
 from stream.worker.backlog import Backlog
-from stream.worker.client_errors import NOT_OURS_ANY_MORE, PASSING
+from stream.worker.books import Books
+from stream.worker.client_errors import NOT_OURS_ANY_MORE, PASSING, lost_its_place
 from stream.worker.ledger import Commit
 from stream.worker.messages import record_of
-from stream.worker.partitions import Commits, TopicPartition
-from stream.worker.records import InputRecord
+from stream.worker.partitions import Commits, OffsetsWentBackError, TopicPartition
 
 _log = structlog.get_logger(__name__)
 
@@ -45,24 +45,14 @@ _COMMITTED_S = 60.0
 _RETRY_S = 0.2
 
 
-class Books(Protocol):
-    """What the thread needs of the event loop's side (`stream.worker.coordinator.Coordinator`)."""
-
-    def assign(self, partitions: Mapping[TopicPartition, Commit | None]) -> None: ...
-    def accept(self, records: list[InputRecord]) -> None: ...
-    async def give_up(self, partitions: list[TopicPartition], drain_s: float) -> Commits: ...
-    def release(self, partitions: list[TopicPartition]) -> None: ...
-    def commits(self, partitions: list[TopicPartition] | None = None) -> Commits: ...
-    def joined(self, membership: object) -> None: ...
-
-
 class ConsumerThread:
     """Polls, hands records to the loop, answers rebalances, and commits where no transaction does.
 
     It polls even when it takes nothing, so a paused worker keeps its place in the group. On assignment it reads what the group
     has committed, the set of completed offsets included. On revoke it blocks the poll for at most `drain_s` while the loop
     finishes what is in flight, then commits what is complete and gives up the rest. With `commits` off, the commits are part of
-    somebody's transactions, and this thread makes none.
+    somebody's transactions, and this thread makes none. Where a partition is read on is this thread's to say: the client, which would move
+    by itself at times, is told not to (`auto.offset.reset`), and is put back.
     `on_failure` is called in the loop when the thread ends by an error.
     """
 
@@ -97,6 +87,8 @@ class ConsumerThread:
         self._paused = False
         self._full_since: float | None = None
         self._assigned: set[TopicPartition] = set()
+        self._next: dict[TopicPartition, int] = {}
+        """The offset that each partition is read on from."""
         self._full: frozenset[TopicPartition] = frozenset()
         self._full_paused: frozenset[TopicPartition] = frozenset()
         self._committed: Commits = {}
@@ -227,8 +219,29 @@ class ConsumerThread:
     def _hand_over(self, messages: list[Message]) -> None:
         records = [record for message in messages if (record := record_of(message)) is not None]
         if records:
+            self._next.update(((record.topic, record.partition), record.offset + 1) for record in records)
             self._backlog.take(len(records))
             self._loop.call_soon_threadsafe(self._books.accept, records)
+        if len(records) < len(messages):
+            for name in {name for message in messages if (name := lost_its_place(message)) is not None}:
+                self._put_back(name)
+
+    def _put_back(self, name: TopicPartition) -> None:
+        """Read a partition on from where this thread is in it. May block for a minute; raises `KafkaException`."""
+        if name not in self._assigned:
+            return
+        low, high = self._range(self._consumer, name)
+        if self._next[name] > high:
+            raise OffsetsWentBackError(*name, high)
+        if self._next[name] < low:
+            self._metrics.deleted_unread.inc(low - self._next[name])
+            _log.error("consumer.deleted_unread", partition=name[1], offsets=[self._next[name], low])
+            self._next[name] = low
+        _log.warning("consumer.put_back", partition=name[1], offset=self._next[name])
+        self._consumer.incremental_unassign([KafkaPartition(*name)])
+        self._consumer.incremental_assign([KafkaPartition(*name, self._next[name])])
+        if self._paused or name in self._full_paused:
+            self._consumer.pause([KafkaPartition(*name)])
 
     def _commit_what_is_complete(self) -> None:
         if not self._commits:
@@ -292,12 +305,11 @@ class ConsumerThread:
             self._committed.pop(name, None)
         self._loop.call_soon_threadsafe(self._books.assign, committed)
         self._tell_membership()
-        consumer.incremental_assign(
-            [
-                KafkaPartition(*name, self._first_offset(consumer, name) if commit is None else commit.position)
-                for name, commit in committed.items()
-            ]
-        )
+        for name, commit in committed.items():
+            # Given as a number where there is no commit: librdkafka (2.16) has been seen to deliver from the start twice when a pause
+            # met its own search for it.
+            self._next[name] = self._range(consumer, name)[0] if commit is None else commit.position
+        consumer.incremental_assign([KafkaPartition(*name, self._next[name]) for name in committed])
         # A partition that was paused when it went comes back paused: librdkafka remembers it.
         if self._paused:
             consumer.pause(partitions)
@@ -322,12 +334,10 @@ class ConsumerThread:
             found[answer.topic, answer.partition] = commit
         return found
 
-    def _first_offset(self, consumer: Consumer, name: TopicPartition) -> int:
-        """Where a partition begins. Given as a number: librdkafka (2.16) has been seen to deliver from the start twice when a pause
-        met its own search for it. May block for a minute; raises `KafkaException`."""
-        partition = KafkaPartition(*name)
-        low, _high = self._patiently(lambda: consumer.get_watermark_offsets(partition, timeout=_COMMITTED_S))
-        return int(low)
+    def _range(self, consumer: Consumer, name: TopicPartition) -> tuple[int, int]:
+        """A partition's first offset, and the one after its last. May block for a minute; raises `KafkaException`."""
+        low, high = self._patiently(lambda: consumer.get_watermark_offsets(KafkaPartition(*name), timeout=_COMMITTED_S))
+        return int(low), int(high)
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """The answer to a question that a broker which is just restarting may leave without one, for `_COMMITTED_S` seconds."""

@@ -16,21 +16,11 @@ from stream.telemetry.metrics import WorkerMetrics
 from stream.worker.backlog import Backlog
 from stream.worker.lanes import Slot
 from stream.worker.ledger import Commit, LedgerStateError
-from stream.worker.partitions import Commits, OwnedPartition, TopicPartition
+from stream.worker.partitions import Commits, OffsetsWentBackError, OwnedPartition, TopicPartition
 from stream.worker.records import InputRecord, Outcome
 from stream.worker.writer import Sink, Writer
 
 _log = structlog.get_logger(__name__)
-
-
-class OffsetsWentBackError(ProGuardStreamError):
-    """A partition delivered an offset at or before one that was delivered already. A restart begins at the last commit."""
-
-    def __init__(self, topic: str, partition: int, offset: int) -> None:
-        super().__init__(f"{topic} [{partition}] went back to offset {offset}: was the topic made anew?")
-        self.topic = topic
-        self.partition = partition
-        self.offset = offset
 
 
 class Judge(Protocol):

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 
+from stream.errors import ProGuardStreamError
 from stream.worker.lanes import KeyLanes
 from stream.worker.ledger import Commit, PartitionLedger
 from stream.worker.records import Outcome
 
 TopicPartition = tuple[str, int]
 Commits = dict[TopicPartition, Commit]
+
+
+class OffsetsWentBackError(ProGuardStreamError):
+    """A partition ends before what was read of it, or delivers again what it had delivered. A restart begins at the last commit."""
+
+    def __init__(self, topic: str, partition: int, offset: int) -> None:
+        super().__init__(f"{topic} [{partition}] went back to offset {offset}: was the topic made anew?")
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
 
 
 class OwnedPartition:

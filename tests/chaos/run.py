@@ -40,7 +40,7 @@ Mode = Literal["exactly_once", "at_least_once"]
 RATE = 60.0
 """Events a second. Four workers, a broker and a guard that keep being killed and started share the machine's cores."""
 
-CLAIM_S, SETTLE_S, DRAIN_S = 180.0, 60.0, 120.0
+CLAIM_S, SETTLE_S, DRAIN_S = 180.0, 60.0, 300.0
 START_ALLOWANCE_S, FAULT_ALLOWANCE_S = 180.0, 6.0
 """No fault is injected later than this after the start: all runs end."""
 

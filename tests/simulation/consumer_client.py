@@ -182,6 +182,11 @@ class SimConsumer:
         if stored:
             self._background.spawn(self._look_up(stored))
 
+    async def incremental_unassign(self, partitions: Sequence[KafkaPartition]) -> None:
+        await asyncio.sleep(0)
+        for part in partitions:
+            del self._owned[part.topic, part.partition]
+
     async def pause(self, partitions: Sequence[KafkaPartition]) -> None:
         await self._set_paused(partitions, True)
 

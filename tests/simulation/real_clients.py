@@ -41,7 +41,9 @@ class RealKafka:
     def consumer(self, *, stable: bool) -> Consumer:
         isolation = "read_committed" if stable else "read_uncommitted"
         quick = {"session.timeout.ms": int(SESSION_S * 1000), "heartbeat.interval.ms": 200, "log_level": 0}
-        return Consumer({**self._settings.consumer(), **quick, "isolation.level": isolation})
+        # Where nothing is committed, the scenarios begin at the start; the worker asks for it by number.
+        start = {"auto.offset.reset": "earliest"}
+        return Consumer({**self._settings.consumer(), **quick, **start, "isolation.level": isolation})
 
     async def wait(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         return await asyncio.to_thread(call, *arguments, **options)

@@ -81,7 +81,7 @@ def test_a_property_that_would_break_a_promise_is_refused(name: str) -> None:
 def test_the_promises_of_the_clients_are_in_their_properties() -> None:
     consumer, producer = KafkaSettings().consumer(), KafkaSettings().producer(5)
     assert (consumer["enable.auto.commit"], consumer["enable.auto.offset.store"]) == (False, False)
-    assert (consumer["isolation.level"], consumer["auto.offset.reset"]) == ("read_committed", "earliest")
+    assert (consumer["isolation.level"], consumer["auto.offset.reset"]) == ("read_committed", "error")
     assert consumer["partition.assignment.strategy"] == "cooperative-sticky"
     assert (producer["enable.idempotence"], producer["acks"]) == (True, "all")
 

@@ -6,8 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from stream.errors import DeliveryError, ProGuardStreamError
-from stream.worker.coordinator import OffsetsWentBackError
 from stream.worker.ledger import Commit, encode
+from stream.worker.partitions import OffsetsWentBackError
 from stream.worker.records import InputRecord, Outcome
 from stream.worker.writer import WriteAbortedError
 from tests.stream.worker.coordinating import P0, P1, P2, desk, known, settle
