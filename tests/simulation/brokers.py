@@ -113,6 +113,11 @@ class SimBrokers:
         index = bisect_left(log, position, key=lambda entry: entry.offset)
         return log[index] if index < len(log) else None
 
+    def end_of_input(self, name: TopicPartition) -> int:
+        """The offset of the next record."""
+        log = self.inputs[name]
+        return log[-1].offset + 1 if log else 0
+
     def append(self, producer: int, sequence: int, records: Sequence[Sent]) -> None:
         """Records of an idempotent producer, outside of transactions. A batch that came before is not taken again."""
         if (producer, sequence) in self._seen:

@@ -22,17 +22,17 @@ Callback = Callable[["SimConsumer", list[KafkaPartition]], "Awaitable[None] | No
 
 
 class SimMessage:
-    """A record as `poll` gives it."""
+    """A record as `poll` gives it; without one, that the client has lost its place in a partition."""
 
     __slots__ = ("_entry", "_name", "fetch")
 
-    def __init__(self, name: TopicPartition, entry: InputEntry, fetch: _Fetch) -> None:
+    def __init__(self, name: TopicPartition, entry: InputEntry | None, fetch: _Fetch) -> None:
         self._name = name
         self._entry = entry
         self.fetch = fetch
 
     def error(self) -> KafkaError | None:
-        return None
+        return KafkaError(KafkaError._AUTO_OFFSET_RESET) if self._entry is None else None
 
     def topic(self) -> str:
         return self._name[0]
@@ -41,12 +41,15 @@ class SimMessage:
         return self._name[1]
 
     def offset(self) -> int:
+        assert self._entry is not None
         return self._entry.offset
 
     def key(self) -> bytes | None:
+        assert self._entry is not None
         return self._entry.key
 
     def value(self) -> bytes | None:
+        assert self._entry is not None
         return self._entry.value
 
     def headers(self) -> None:
@@ -166,10 +169,10 @@ class SimConsumer:
             for topic, number in names
         ]
 
-    async def get_watermark_offsets(self, _partition: KafkaPartition, timeout: float) -> tuple[int, int]:
-        """Every simulated partition begins at 0, and nobody asks for its end."""
-        await self._network.request(lambda: None)
-        return 0, OFFSET_INVALID
+    async def get_watermark_offsets(self, partition: KafkaPartition, timeout: float) -> tuple[int, int]:
+        """Every simulated partition begins at 0."""
+        name = partition.topic, partition.partition
+        return 0, await self._network.request(lambda: self._brokers.end_of_input(name))
 
     async def incremental_assign(self, partitions: Sequence[KafkaPartition]) -> None:
         await asyncio.sleep(0)
@@ -235,6 +238,10 @@ class SimConsumer:
         if not ready:
             return None
         name, fetch, entry = ready[int(self._network.random.random() * len(ready))]
+        if self._network.weather.strays and self._network.random.random() < self._network.weather.strays:
+            self._network.trace(self._who, "loses its place in %s", name[1])
+            fetch.position = None  # nothing more comes until the partition is assigned anew
+            return SimMessage(name, None, fetch)
         fetch.position = entry.offset + 1
         return SimMessage(name, entry, fetch)
 

@@ -225,6 +225,21 @@ MUTATIONS = {
         "reading goes on while the window of a partition is full",
         Parts(consumer_edits=(("full = self._full & self._assigned\n", "full = frozenset()\n"),)),
     ),
+    "leaves-lost-places": Mutation(
+        "a client that has lost its place in a partition is left there",
+        Parts(consumer_edits=(("                self._put_back(name)\n", "                pass\n"),)),
+    ),
+    "puts-back-at-the-end": Mutation(
+        "a client that has lost its place is put at the end of the log",
+        Parts(
+            consumer_edits=(
+                (
+                    "        self._consumer.incremental_assign([KafkaPartition(*name, self._next[name])])\n",
+                    "        self._consumer.incremental_assign([KafkaPartition(*name, high)])\n",
+                ),
+            )
+        ),
+    ),
     "gives-up-too-late": Mutation(
         "a revocation that the loop was too busy for is carried out when its partition has been assigned anew",
         Parts(consumer_edits=(("if too_late.is_set():", "if False:"),)),

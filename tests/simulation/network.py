@@ -33,9 +33,11 @@ class Weather:
     """Seconds after which a client takes a request or its answer for lost."""
     slow: float = 1.0
     """Factor on every delay but the spikes."""
+    strays: float = 0.0
+    """Chance that a consumer loses its place in a partition when it should give a record of it."""
 
     def heal(self) -> None:
-        self.spike = self.loss = 0.0
+        self.spike = self.loss = self.strays = 0.0
         self.slow = 1.0
 
 

@@ -97,6 +97,8 @@ def plan(seed: int) -> Plan:
         weather.loss = rng.choice((0.0, 0.0, 0.01, 0.05))
         if rng.random() < 0.35:
             mishaps = Mishaps(rng.uniform(0, 0.05), rng.uniform(0, 0.01), rng.uniform(0, 0.03))
+        # From dice of its own, so that the other schedules stay what they were before this fault was thought of.
+        weather.strays = Random(~seed).choice((0.0, 0.0, 0.0, 0.03))
     return Plan(
         seed=seed,
         calm=calm,
