@@ -15,7 +15,7 @@ demo: .venv/ready $(if $(filter proguard,$(GUARD)),.venv-proguard/ready,.venv-tr
 	.venv/bin/proguard-stream demo $(if $(GUARD),--guard $(GUARD)) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 test: .venv/ready .venv-triton/ready .venv-proguard/ready ## the whole suite, against real Kafka and real Triton
-	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 	$(PYTEST_PROGUARD)
 
 # What needs torch runs in an environment of its own; --confcutdir keeps out the fixtures of the rest, which need Kafka's client.

@@ -97,7 +97,7 @@ async def promote(triton: TritonServer, policy: Policy, version: int, events: Pa
 async def test_checkpoints_roll_under_load_and_one_that_judges_otherwise_is_never_met(
     triton: TritonServer, policy: Policy, tmp_path: Path
 ) -> None:
-    events = write_events(tmp_path, 24)
+    events = write_events(tmp_path, 12)
     with Traffic(triton.grpc_url, MODEL, policy, timeout_s=PATIENCE_S) as during:
         refused = await promote(triton, policy, 3, events)
         rolled = await promote(triton, policy, 2, events)
