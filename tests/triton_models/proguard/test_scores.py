@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.triton_models.proguard.scripted import answer
@@ -73,6 +73,7 @@ def marginal(tokenizer: Tokenizer, before: str, up_to_label: str, likely: Mappin
 
 
 @given(tokenizer=tokenizers(), text=st.sampled_from(TEXTS), seed=st.integers(0, 2**32))
+@settings(max_examples=400)
 def test_a_score_is_the_marginal_for_every_way_to_cut_the_text(tokenizer: Tokenizer, text: str, seed: int) -> None:
     choose = random.Random(seed)  # hypothesis draws the vocabulary: a number for every token of every step is too much
     written = tokenizer.cuts(text, choose)
@@ -103,6 +104,15 @@ def test_a_side_that_is_not_listed_gives_a_bound(unsafe: float, safe: float, lis
         assert score >= true_score - 1e-12
     else:
         assert score <= true_score + 1e-12
+
+
+def test_what_rounding_leaves_of_a_whole_list_is_no_mass_for_the_label_that_is_not_in_it() -> None:
+    text = "<answer>\nRequest:safe\n"
+    rest = [1 / 3 - 1e-9 / 3] * 3
+    whole = {ord("s"): math.log(1e-9)} | {1000 + n: math.log(share) for n, share in enumerate(rest)}
+    assert 1.0 - sum(map(math.exp, whole.values())) != 0.0
+    tokens = [Token(ord(c), whole if at == text.index("safe") else None) for at, c in enumerate(text)]
+    assert label_score(tokens, lambda token: chr(token).encode(), "request") == 0.0
 
 
 def characters(text: str, *, likely: bool = True) -> list[Token]:

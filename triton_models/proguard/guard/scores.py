@@ -42,6 +42,10 @@ _LABELS: Mapping[Field, re.Pattern[bytes]] = {
 }
 
 
+_ROUNDING = 1e-12
+"""What the sum of a whole list's probabilities may lack of 1: no mass, but beside a label that is as unlikely it would look like some."""
+
+
 def label_score(tokens: Sequence[Token], token_text: TokenText, field: Field) -> float:
     """Probability, 0 to 1, that `field`'s label is unsafe; NaN where the answer has no such label or its step no likely tokens."""
     return label_scores(tokens, token_text)[0 if field == "request" else 1]
@@ -87,7 +91,7 @@ def _unsafe_share(likely: Mapping[int, float], token_text: TokenText, begun: byt
             safe, found_safe = safe + probability, True
     if not (found_unsafe or found_safe):
         return math.nan
-    unlisted = max(0.0, 1.0 - listed)
+    unlisted = 1.0 - listed if listed < 1.0 - _ROUNDING else 0.0
     if not found_unsafe:
         unsafe = unlisted
     elif not found_safe:
