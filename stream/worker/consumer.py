@@ -241,6 +241,7 @@ class ConsumerThread:
         self._consumer.incremental_unassign([KafkaPartition(*name)])
         self._consumer.incremental_assign([KafkaPartition(*name, self._next[name])])
         if self._paused or name in self._full_paused:
+            # librdkafka (2.16) remembers some pauses over an assignment and not others.
             self._consumer.pause([KafkaPartition(*name)])
 
     def _commit_what_is_complete(self) -> None:
