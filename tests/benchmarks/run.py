@@ -33,7 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EXACTLY, AT_LEAST = "exactly_once", "at_least_once"
 POSSIBLE_WITH_TAIL = 64 / (0.99 * 0.020 + 0.01 * 3.0)
 """Answers a second that 64 in flight allow when 1 in 100 takes 3 s and the rest 20 ms: 1,285."""
-WARM_UPS = 2
+LOOK_S = 1.0
+WARM_UPS = 3
 UNHURRIED = 100
 """Events a second at which no part of the machine is busy: what the service's own steps take, without the queues before two cores."""
 UV = ROOT / ".build" / "uv" / "bin" / "uv"
@@ -99,13 +100,20 @@ def worker_rate(new_stage: Callable[[], Stage], events: int, order: str, mode: s
     feed(stage, events, order)
     with stage.worker(PROGUARD_DELIVERY__MODE=mode) as worker:
         process = psutil.Process(worker.pid)
-        eventually(lambda: worker.metric("proguard_verdicts_total") >= events // 10, 120, "a tenth is done")
+        _until_done(worker, events // 10)
         cpu, done = sum(process.cpu_times()[:2]), worker.metric("proguard_verdicts_total")
-        eventually(lambda: worker.metric("proguard_verdicts_total") >= events, 300, "all are done")
+        _until_done(worker, events)
         cpu, done = sum(process.cpu_times()[:2]) - cpu, worker.metric("proguard_verdicts_total") - done
         resident = process.memory_info().rss / 1e6
         worker.terminate()
     return {"rate": middle_rate(verdict_times(stage, events)), "cpu_ms": cpu * 1000 / done, "resident_mb": resident}
+
+
+def _until_done(worker: WorkerProcess, events: int) -> None:
+    # Seldom, because each look has the worker write out all its metrics, and the bare loop is not looked at.
+    eventually(
+        lambda: worker.metric("proguard_verdicts_total") >= events, 600, f"{events} events are done", every=LOOK_S
+    )
 
 
 def memory_growth(new_stage: Callable[[], Stage], early_events: int) -> tuple[float, float]:
@@ -123,7 +131,7 @@ def memory_growth(new_stage: Callable[[], Stage], early_events: int) -> tuple[fl
 
 
 def _resident_after(worker: WorkerProcess, process: psutil.Process, events: int) -> float:
-    eventually(lambda: worker.metric("proguard_verdicts_total") >= events, 600, f"{events} events are done")
+    _until_done(worker, events)
     # One commit interval of quiet, so that both readings see the same state.
     quiet = time.monotonic() + 2
     eventually(lambda: time.monotonic() > quiet, 5, "quiet")

@@ -27,12 +27,12 @@ def event(event_id: str, text: str = "hello", **fields: object) -> bytes:
     return json.dumps({name: value for name, value in document.items() if value is not None}).encode()
 
 
-def eventually(condition: Callable[[], bool], timeout: float, what: str) -> None:
-    """Return once `condition` holds; fail after `timeout` seconds."""
+def eventually(condition: Callable[[], bool], timeout: float, what: str, *, every: float = 0.1) -> None:
+    """Return once `condition` holds; fail after `timeout` seconds. Looks `every` so many seconds."""
     deadline, pause = time.monotonic() + timeout, threading.Event()
     while not condition():
         assert time.monotonic() < deadline, f"after {timeout:g} s still not: {what}"
-        pause.wait(0.1)
+        pause.wait(every)
 
 
 @dataclass

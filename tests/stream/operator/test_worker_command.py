@@ -30,6 +30,7 @@ from tests.support.services import REPOSITORY_ROOT
 def _no_lasting_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Logs are set up for a whole process: here they must not outlive the stream that a test reads."""
     monkeypatch.setattr(worker_command, "configure_logs", lambda *_: None)
+    monkeypatch.setenv("GRPC_EXPERIMENTS", "")
     with structlog.testing.capture_logs():
         yield
 
@@ -57,6 +58,27 @@ def test_help_shows_every_setting_with_flag_variable_and_description() -> None:
         assert " ".join(description.split())[:40] in text
     for told in ("PROGUARD_KAFKA__GROUP_ID=NAME", "--config FILE", "PROGUARD_CONFIG", "Exit status"):
         assert told in text
+
+
+def test_grpc_is_kept_in_one_thread_unless_somebody_has_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker_command._keep_grpc_in_one_thread()
+    assert os.environ["GRPC_EXPERIMENTS"] == ""
+    monkeypatch.delenv("GRPC_EXPERIMENTS")
+    worker_command._keep_grpc_in_one_thread()
+    assert os.environ["GRPC_EXPERIMENTS"] == "-event_engine_client"
+
+
+@pytest.mark.parametrize(("experiment", "known"), [("-event_engine_client", True), ("-no_such_experiment", False)])
+def test_the_grpc_of_the_lock_knows_the_experiment_that_is_turned_off(experiment: str, known: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import grpc; grpc.insecure_channel('127.0.0.1:1').close()"],
+        env={**os.environ, "GRPC_EXPERIMENTS": experiment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert ("Unknown experiment" not in done.stderr) == known
 
 
 @pytest.mark.parametrize(

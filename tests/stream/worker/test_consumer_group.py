@@ -155,6 +155,8 @@ async def test_what_finishes_while_a_partition_is_taken_away_can_still_be_commit
 ) -> None:
     async with desk(kafka_broker, partitions=2, commits=False, protocol=protocol) as at:
         await until(lambda: len(at.books.owned) == 2)
+        for partition in (0, 1):
+            at.send(2, partition)
         await at.commit_in_a_transaction(Commit(1, ""))
         faults: list[BaseException] = []
 
@@ -181,6 +183,7 @@ async def test_while_an_assignment_waits_the_other_partitions_can_be_committed(k
         second = SecondMember(at)
         await until(lambda: second.assigned)
         (gone,) = second.assigned
+        at.send(10, gone)
         dead = OtherOwner(at)
         dead.begin(Commit(5, ""), gone, second.membership)
         await until(lambda: generation(at.books.memberships[-1][0]) == generation(second.membership))
@@ -191,6 +194,8 @@ async def test_while_an_assignment_waits_the_other_partitions_can_be_committed(k
         assert (at.topic, gone) not in at.books.owned
         dead.end()
         await until(lambda: at.books.owned.get((at.topic, gone)) == Commit(5, ""))
+        await until(lambda: at.books.offsets(gone) == [5, 6, 7, 8, 9])
+        assert at.failures == []
 
 
 @in_both_protocols
