@@ -22,6 +22,7 @@ _log = structlog.get_logger(__name__)
 
 def worker(context: typer.Context, config: ConfigOption = None) -> None:
     """Judge content events until SIGTERM or SIGINT. `worker --help` lists every setting."""
+    _keep_grpc_in_one_thread()
     # tritonclient, numpy and OpenTelemetry cost a second that no other command should pay.
     import uvloop
 
@@ -30,7 +31,6 @@ def worker(context: typer.Context, config: ConfigOption = None) -> None:
     settings = load_settings(flags=parse_flags(context.args, "proguard-stream worker"), config=config)
     policies = load_policies(settings.policy_path)
     configure_logs(settings.telemetry.log_level, settings.telemetry.log_format)
-    _keep_grpc_in_one_thread()
     service = WorkerService(settings, policies)
     try:
         uvloop.run(service.run(on_started=lambda _port: _tune_garbage_collection()))
@@ -59,8 +59,8 @@ def _keep_grpc_in_one_thread() -> None:
     """Have gRPC read and write where `grpc.aio` waits for its answers, as older versions did, and not in a pool of threads of its own.
 
     Each answer is handed from thread to thread there, which on few cores costs the worker an eighth of its CPU time (`make bench`, grpcio
-    1.85). gRPC reads the variable when its first channel is made. A version that does not know the name says so and goes on; whoever
-    has set the variable is left alone.
+    1.85). gRPC reads the variable when it is imported, so this comes first. A version that does not know the name says so and goes on;
+    whoever has set the variable is left alone.
     """
     os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
 

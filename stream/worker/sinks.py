@@ -52,6 +52,7 @@ class PlainSink:
     """
 
     parallel = 8
+    transactional = False
 
     def __init__(self, producer: Producer, topics: Topics, ce_source: str) -> None:
         self._producer = producer
@@ -142,6 +143,7 @@ class TransactionalSink:
     """
 
     parallel = 1
+    transactional = True
 
     def __init__(self, producer: Producer, topics: Topics, ce_source: str) -> None:
         self._producer = producer

@@ -30,6 +30,8 @@ class Sink(Protocol):
 
     parallel: int
     """How many batches may be under way at a time. A transaction is alone."""
+    transactional: bool
+    """Whether `write` commits as well. Where it does not, it is given no commits: making them costs as much as an outcome."""
 
     async def write(self, outcomes: Sequence[Outcome], commits: Commits, membership: object) -> None:
         """Return when every record is safe in Kafka (and, in a transaction, the commits with them).
@@ -162,7 +164,8 @@ class Writer:
             taken = self._take()
             if not taken:
                 return
-            await self._sink.write([ready.outcome for ready in taken], self._commits(taken), self.membership)
+            commits = self._commits(taken) if self._sink.transactional else {}
+            await self._sink.write([ready.outcome for ready in taken], commits, self.membership)
         except WriteAbortedError as error:
             await self._put_back(taken, error)
         except asyncio.CancelledError:

@@ -68,10 +68,21 @@ def test_grpc_is_kept_in_one_thread_unless_somebody_has_said_otherwise(monkeypat
     assert os.environ["GRPC_EXPERIMENTS"] == "-event_engine_client"
 
 
+def test_grpc_is_told_before_it_is_imported() -> None:
+    script = (
+        "import os, sys\n"
+        "from stream.operator import cli, worker_command\n"
+        "worker_command._keep_grpc_in_one_thread = lambda: os._exit(int('grpc' in sys.modules) + 10)\n"
+        "sys.argv[1:] = ['worker']\n"
+        "cli.main()\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 10
+
+
 @pytest.mark.parametrize(("experiment", "known"), [("-event_engine_client", True), ("-no_such_experiment", False)])
 def test_the_grpc_of_the_lock_knows_the_experiment_that_is_turned_off(experiment: str, known: bool) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import grpc; grpc.insecure_channel('127.0.0.1:1').close()"],
+        [sys.executable, "-c", "import grpc"],
         env={**os.environ, "GRPC_EXPERIMENTS": experiment},
         capture_output=True,
         text=True,

@@ -70,6 +70,8 @@ class Batch:
 class Sink:
     """Writes that end when a test says so."""
 
+    transactional = True
+
     def __init__(self, parallel: int) -> None:
         self.parallel = parallel
         self.begun: list[Batch] = []

@@ -18,6 +18,8 @@ from tests.stream.worker.parts import record, unreadable
 class Sink:
     """Keeps what is committed. `plan` says what becomes of each write: None is success."""
 
+    transactional = True
+
     def __init__(self, *plan: BaseException | None, parallel: int = 1) -> None:
         self.parallel = parallel
         self.plan = list(plan)
