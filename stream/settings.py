@@ -215,7 +215,9 @@ class DeliverySettings(BaseModel):
         500, description="Milliseconds between offset commits, when at least once; how much a crash may repeat."
     )
     linger_ms: Annotated[int, Field(ge=0, le=1000)] = Field(
-        1, description="Milliseconds the producer waits to batch, when at least once."
+        5,
+        description="Milliseconds between two writes, when at least once; what is ready in between is written together. An outcome that "
+        "comes after a pause is written at once.",
     )
     drain_s: Annotated[float, Field(gt=0, le=300)] = Field(
         20.0, description="Seconds for events in flight to finish on shutdown or when a partition is taken away."

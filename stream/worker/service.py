@@ -42,6 +42,9 @@ from stream.worker.sinks import PlainSink, TransactionalSink
 _log = structlog.get_logger(__name__)
 
 _TICK_S = 0.5
+_ONE_REQUEST_MS = 1
+"""What is written together goes out in one request: without a moment's wait its first record would go alone."""
+
 T = TypeVar("T")
 
 
@@ -98,7 +101,8 @@ class WorkerService:
             )
             consumer = self._client(Consumer, settings.kafka.consumer())
             sink = await self._sink(stack)
-            exactly_once = settings.delivery.mode == "exactly_once"
+            delivery = settings.delivery
+            exactly_once = delivery.mode == "exactly_once"
             self._books = Coordinator(
                 judge=pipeline,
                 sink=sink,
@@ -106,11 +110,11 @@ class WorkerService:
                 clock=clock,
                 metrics=metrics,
                 window=settings.limits.window,
-                batch_interval_s=settings.delivery.transaction_interval_ms / 1000 if exactly_once else 0.0,
-                max_batch=settings.delivery.max_batch,
+                batch_interval_s=(delivery.transaction_interval_ms if exactly_once else delivery.linger_ms) / 1000,
+                max_batch=delivery.max_batch,
                 on_fault=self._fail,
                 on_full=lambda full: self._consumer.set_full(full),
-                on_written=DeadLetterBreaker(settings.delivery.dead_letters, metrics, self._fail).observe,
+                on_written=DeadLetterBreaker(delivery.dead_letters, metrics, self._fail).observe,
             )
             self._books.start()
             stack.push_async_callback(self._books.aclose)
@@ -123,8 +127,8 @@ class WorkerService:
                 clock=clock,
                 metrics=metrics,
                 commits=not exactly_once,
-                commit_interval_s=settings.delivery.commit_interval_ms / 1000,
-                drain_s=settings.delivery.drain_s,
+                commit_interval_s=delivery.commit_interval_ms / 1000,
+                drain_s=delivery.drain_s,
                 on_failure=self._fail,
             )
             self._availability = availability
@@ -168,7 +172,7 @@ class WorkerService:
         kafka, delivery, topics = self._settings.kafka, self._settings.delivery, self._settings.topics.topics()
         sink: PlainSink | TransactionalSink
         if delivery.mode == "at_least_once":
-            sink = PlainSink(self._client(Producer, kafka.producer(delivery.linger_ms)), topics, delivery.ce_source)
+            sink = PlainSink(self._client(Producer, kafka.producer(_ONE_REQUEST_MS)), topics, delivery.ce_source)
         else:
             properties = kafka.transactional_producer(delivery.transactional_id, delivery.transaction_timeout_ms)
             sink = TransactionalSink(
