@@ -1,7 +1,7 @@
 # Two commands matter on a fresh machine: `make demo` and `make test`. Each makes the environments that it needs.
 # They need Python 3.11 or 3.12 (with a shared libpython), Java 17 or newer, and Maven; nothing else.
 
-PYTHON ?= python3
+PYTHON ?= $(shell .ci/python)
 UV := .build/uv/bin/uv
 # Where `make fit` and `make evaluate` find labelled data; see training/lite/README.md for its shape.
 DATA ?= data
@@ -15,7 +15,7 @@ demo: .venv/ready $(if $(filter proguard,$(GUARD)),.venv-proguard/ready,.venv-tr
 	.venv/bin/proguard-stream demo $(if $(GUARD),--guard $(GUARD)) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 test: .venv/ready .venv-triton/ready .venv-proguard/ready ## the whole suite, against real Kafka and real Triton
-	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 	$(PYTEST_PROGUARD)
 
 # What needs torch runs in an environment of its own; --confcutdir keeps out the fixtures of the rest, which need Kafka's client.
