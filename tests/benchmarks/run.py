@@ -6,6 +6,7 @@ it go to standard error. Broker, guard, worker and loop share the machine's core
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import statistics
@@ -19,7 +20,7 @@ from typing import Annotated, Any
 
 import psutil
 import typer
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from stream.demo.scene import guard_answers
 from stream.devkit.kafka import KafkaBroker
@@ -35,6 +36,7 @@ POSSIBLE_WITH_TAIL = 64 / (0.99 * 0.020 + 0.01 * 3.0)
 """Answers a second that 64 in flight allow when 1 in 100 takes 3 s and the rest 20 ms: 1,285."""
 LOOK_S = 1.0
 WARM_UPS = 3
+ONE_BY_ONE_S = 30.0
 UNHURRIED = 100
 """Events a second at which no part of the machine is busy: what the service's own steps take, without the queues before two cores."""
 UV = ROOT / ".build" / "uv" / "bin" / "uv"
@@ -84,6 +86,22 @@ def verdict_times(stage: Stage, events: int) -> list[float]:
         while len(times) < events:
             times += [message.timestamp()[1] / 1000 for message in consumer.consume(1000, 1) if not message.error()]
         return sorted(times)
+    finally:
+        consumer.close()
+
+
+def send_one_by_one(stage: Stage, seconds: float) -> None:
+    """Has the broker serve requests with a record or two, each answered before the next, as it does at a low rate: thousands a
+    second, so that Java has soon compiled what serves them."""
+    topic, until = stage.topics.content, time.monotonic() + seconds
+    producer = Producer({**stage.properties, "linger.ms": 0, "enable.idempotence": True})
+    consumer = Consumer({**stage.properties, "group.id": "bench-warm-up", "isolation.level": "read_committed"})
+    try:
+        consumer.subscribe([topic])
+        for number in itertools.takewhile(lambda _: time.monotonic() < until, itertools.count()):
+            producer.produce(topic, content(number, SLOW), str(number).encode())
+            producer.flush(10)
+            consumer.consume(100, 0)
     finally:
         consumer.close()
 
@@ -248,7 +266,8 @@ def main(
                     PROGUARD_GUARD__MAX_IN_FLIGHT="64",
                 )
 
-            # Broker and Triton as they are after their first minute, not before Java has compiled what it runs.
+            # Broker and Triton as they are in production, not before Java has compiled what it runs.
+            send_one_by_one(new_stage(), ONE_BY_ONE_S)
             for _ in range(WARM_UPS):
                 worker_rate(new_stage, events, INSTANT)
             compare("guard_20ms", 0.95, triton.grpc_url, new_stage, events, SLOW, pairs)
