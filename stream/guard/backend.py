@@ -30,12 +30,15 @@ class Completion:
     """Which of several guards behind one seam answered (`stream.guard.canary`); empty where there is one."""
 
     def __post_init__(self) -> None:
-        for name, score in (("request_score", self.request_score), ("response_score", self.response_score)):
-            if score is not None and not 0.0 <= score <= 1.0:  # also true of NaN
-                object.__setattr__(self, name, None)
-        for name, tokens in (("prompt_tokens", self.prompt_tokens), ("completion_tokens", self.completion_tokens)):
-            if tokens < 0:
-                object.__setattr__(self, name, 0)
+        request, response = self.request_score, self.response_score
+        if request is not None and not 0.0 <= request <= 1.0:  # also true of NaN
+            object.__setattr__(self, "request_score", None)
+        if response is not None and not 0.0 <= response <= 1.0:
+            object.__setattr__(self, "response_score", None)
+        if self.prompt_tokens < 0:
+            object.__setattr__(self, "prompt_tokens", 0)
+        if self.completion_tokens < 0:
+            object.__setattr__(self, "completion_tokens", 0)
         if not self.text.isascii():
             object.__setattr__(self, "text", self.text.encode("utf-8", "replace").decode())
 

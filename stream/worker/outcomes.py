@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 from schemas.answer import Answer, Reading
 from schemas.deadletters import DeadLetter, Header, Reason
@@ -14,6 +15,7 @@ from schemas.events import ContentEvent
 from schemas.verdicts import (
     NO_MANIFEST,
     EvidenceRef,
+    ModelRef,
     OodEvent,
     Status,
     Verdict,
@@ -40,6 +42,7 @@ class Progress:
     cached: bool = False
     """Whether the completion was had without asking the guard."""
     timings: dict[str, float] = field(default_factory=dict)
+    """Milliseconds by stage, in whole microseconds."""
 
 
 def decided(
@@ -137,21 +140,26 @@ def _common(
         "modality": event.modality,
         "scores": {"request": request_score, "response": response_score},
         "policy": live.ref,
-        "model": {
-            "name": completion.model if completion else "",
-            "version": completion.version if completion else "",
-            "manifest": manifest,
-        },
+        "model": _model_ref(completion.model, completion.version, manifest) if completion else _NO_MODEL,
         "prompt_digest": progress.prompt_digest,
         "evidence": list(progress.evidence),
         "usage": {"prompt_tokens": completion.prompt_tokens, "completion_tokens": completion.completion_tokens}
         if completion is not None and not progress.cached
         else {},
         "cached": progress.cached,
-        "timings": {stage: round(ms, 3) for stage, ms in progress.timings.items()},
+        "timings": progress.timings,
         "source": {"topic": record.topic, "partition": record.partition, "offset": record.offset},
         "issued_at": issued_at,
     }
+
+
+@lru_cache(maxsize=64)
+def _model_ref(name: str, version: str, manifest: str) -> ModelRef:
+    """Few models answer many events, and a part that is checked already is not checked again."""
+    return ModelRef(name=name, version=version, manifest=manifest)
+
+
+_NO_MODEL = ModelRef(name="", version="", manifest=NO_MANIFEST)
 
 
 def scores(event: ContentEvent, completion: Completion | None) -> tuple[float | None, float | None]:

@@ -210,7 +210,7 @@ class Pipeline:
 
     def _lap(self, progress: Progress, stage: str, since: float) -> float:
         now = self._clock.monotonic()
-        progress.timings[stage] = (now - since) * 1000.0
+        progress.timings[stage] = int((now - since) * 1e6) / 1e3
         self._stages[stage].observe(now - since)
         return now
 
