@@ -36,7 +36,7 @@ POSSIBLE_WITH_TAIL = 64 / (0.99 * 0.020 + 0.01 * 3.0)
 """Answers a second that 64 in flight allow when 1 in 100 takes 3 s and the rest 20 ms: 1,285."""
 LOOK_S = 1.0
 WARM_UPS = 3
-ONE_BY_ONE_S = 30.0
+REHEARSAL_S = 60.0
 UNHURRIED = 100
 """Events a second at which no part of the machine is busy: what the service's own steps take, without the queues before two cores."""
 UV = ROOT / ".build" / "uv" / "bin" / "uv"
@@ -90,18 +90,35 @@ def verdict_times(stage: Stage, events: int) -> list[float]:
         consumer.close()
 
 
-def send_one_by_one(stage: Stage, seconds: float) -> None:
-    """Has the broker serve requests with a record or two, each answered before the next, as it does at a low rate: thousands a
-    second, so that Java has soon compiled what serves them."""
-    topic, until = stage.topics.content, time.monotonic() + seconds
+def rehearse(stage: Stage, seconds: float) -> None:
+    """Has the broker do what it does for a worker, a record or two at a time and hundreds of transactions a second: after a minute Java has
+    compiled what runs in a broker in production, and does so no more while something is measured."""
+    topics, until = stage.topics, time.monotonic() + seconds
     producer = Producer({**stage.properties, "linger.ms": 0, "enable.idempotence": True})
-    consumer = Consumer({**stage.properties, "group.id": "bench-warm-up", "isolation.level": "read_committed"})
+    writer = Producer({**stage.properties, "linger.ms": 0, "transactional.id": f"rehearsal-{stage.group}"})
+    consumer = Consumer(
+        {
+            **stage.properties,
+            "group.id": f"rehearsal-{stage.group}",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+        }
+    )
     try:
-        consumer.subscribe([topic])
+        writer.init_transactions(30)
+        consumer.subscribe([topics.content])
         for number in itertools.takewhile(lambda _: time.monotonic() < until, itertools.count()):
-            producer.produce(topic, content(number, SLOW), str(number).encode())
+            producer.produce(topics.content, content(number, SLOW), str(number).encode())
             producer.flush(10)
-            consumer.consume(100, 0)
+            if messages := consumer.consume(100, 0):
+                writer.begin_transaction()
+                for message in messages:
+                    writer.produce(topics.verdicts, message.value(), message.key())
+                writer.send_offsets_to_transaction(
+                    consumer.position(consumer.assignment()), consumer.consumer_group_metadata(), 30
+                )
+                writer.commit_transaction(30)
     finally:
         consumer.close()
 
@@ -267,7 +284,7 @@ def main(
                 )
 
             # Broker and Triton as they are in production, not before Java has compiled what it runs.
-            send_one_by_one(new_stage(), ONE_BY_ONE_S)
+            rehearse(new_stage(), REHEARSAL_S)
             for _ in range(WARM_UPS):
                 worker_rate(new_stage, events, INSTANT)
             compare("guard_20ms", 0.95, triton.grpc_url, new_stage, events, SLOW, pairs)

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import grpc
 import pytest
+from tritonclient.grpc import service_pb2
 
 from schemas.events import ContentEvent
 from schemas.policy import default_policy
@@ -55,6 +57,27 @@ async def test_an_error_of_the_model_is_a_refusal(guard: TritonGuard) -> None:
     with pytest.raises(GuardRefusedError) as caught:
         await guard.complete(prompt("[[error]]"), [], timeout=5)
     assert "script" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "message", [b"\xff\xff not protobuf", b"", service_pb2.ModelInferResponse(model_name="m").SerializeToString()]
+)
+async def test_an_answer_that_breaks_the_contract_is_a_refusal(message: bytes) -> None:
+    async def answer(_request: bytes, _context: object) -> bytes:
+        return message
+
+    server = grpc.aio.server()
+    handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(answer)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    guard = TritonGuard(GuardSettings(url=f"127.0.0.1:{port}"), default_policy())
+    try:
+        with pytest.raises(GuardRefusedError, match="breaks the tensor contract"):
+            await guard.complete(prompt("hello"), [], timeout=5)
+    finally:
+        await guard.aclose()
+        await server.stop(None)
 
 
 async def test_a_model_that_is_not_loaded_is_unavailable(scripted_guard: TritonServer) -> None:
