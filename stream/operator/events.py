@@ -27,6 +27,9 @@ from stream.operator.sending import OutgoingRecord, SendReport, records_of, send
 
 app = typer.Typer(no_args_is_help=True, help="Send content events.")
 
+_LINGER_MS = 5
+"""librdkafka's own default: a file is sent in large requests."""
+
 
 @app.command("send")
 def send_events(
@@ -44,7 +47,7 @@ def send_events(
     """
     settings = settings_for_kafka(config, bootstrap_servers)
     reasons = Reasons()
-    producer = open_producer(settings.kafka, settings.delivery.linger_ms, reasons)
+    producer = open_producer(settings.kafka, _LINGER_MS, reasons)
     require_topics(producer, settings.kafka, reasons, [settings.topics.content])
     with _opened(file) as lines, _progress(shown=not as_json) as progress:
         task = progress.add_task("records", total=_size(lines), count=0)

@@ -58,8 +58,8 @@ def worker(context: typer.Context, config: ConfigOption = None) -> None:
 def _keep_grpc_in_one_thread() -> None:
     """Have gRPC read and write where `grpc.aio` waits for its answers, as older versions did, and not in a pool of threads of its own.
 
-    Each answer is handed from thread to thread there, which on few cores costs the worker an eighth of its CPU time (`make bench`, grpcio
-    1.85). gRPC reads the variable when it is imported, so this comes first. A version that does not know the name says so and goes on;
+    Each answer is handed from thread to thread there, which on two cores costs the worker about an eighth of its CPU time (grpcio 1.85; `make bench`
+    beside `GRPC_EXPERIMENTS= make bench`). gRPC reads the variable when it is imported, so this comes first. A version that does not know the name says so and goes on;
     whoever has set the variable is left alone.
     """
     os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")

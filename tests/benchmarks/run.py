@@ -92,7 +92,7 @@ def verdict_times(stage: Stage, events: int) -> list[float]:
 
 def rehearse(stage: Stage, seconds: float) -> None:
     """Has the broker do what it does for a worker, a record or two at a time and hundreds of transactions a second: after a minute Java has
-    compiled what runs in a broker in production, and does so no more while something is measured."""
+    compiled most of what runs in a broker in production, and takes less of the cores while something is measured."""
     topics, until = stage.topics, time.monotonic() + seconds
     producer = Producer({**stage.properties, "linger.ms": 0, "enable.idempotence": True})
     writer = Producer({**stage.properties, "linger.ms": 0, "transactional.id": f"rehearsal-{stage.group}"})

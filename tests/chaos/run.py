@@ -58,7 +58,9 @@ class Result:
     problems: list[str] = field(default_factory=list)
     report: AuditReport | None = None
     refused: int = 0
-    """Events that the workload's own producer gave up: they never were in the topic, which is checked."""
+    """Events that the workload's own producer gave up. All others must be in the topic, which is checked."""
+    replaced: int = 0
+    """How often that producer fell silent and was replaced."""
     seconds: float = 0.0
 
     @property
@@ -103,7 +105,7 @@ def run(folder: Path, *, seed: int, faults: int, mode: Mode, group_protocol: str
                 result.problems.append(f"{slot.worker.log.name}: the orderly end had status {status}")
         result.ended = arena.ended
         result.report = report = arena.stage.audit(repeats_allowed=mode == "at_least_once")
-        result.refused = len(feeder.refused)
+        result.refused, result.replaced = len(feeder.refused), feeder.replaced
         result.problems += [*arena.findings(), *_untrue(report, workload)]
         if not feeder.sent - len(feeder.refused) <= report.events <= feeder.sent:
             result.problems.append(f"{feeder.sent} events were sent and {report.events} are there")
@@ -184,6 +186,8 @@ def show(result: Result, console: Console) -> None:
     console.print(table)
     if result.report is not None:
         console.print(result.report.summary(), highlight=False)
+    if result.replaced:
+        console.print(f"{result.replaced} × the sender's client fell silent and was replaced", highlight=False)
     if result.refused:
         console.print(
             f"{result.refused} events were given up by the sender; a few of them may be in the topic", highlight=False

@@ -109,7 +109,7 @@ class Feeder:
 
     `stop` returns when Kafka has acknowledged all that was written; `sent` then says how many, `refused` which were given up (some of
     those may be there all the same). A client that has not been answered for `patience_s` is replaced: after a broker's restart one
-    (librdkafka 2.16) never connected again, and 250 faults met no events.
+    (librdkafka 2.16) never connected again, and the rest of a run's faults met no events.
     """
 
     def __init__(
