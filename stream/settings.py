@@ -109,7 +109,6 @@ class KafkaSettings(BaseModel):
         if self.group_instance_id is not None:
             member["group.instance.id"] = self.group_instance_id
         return {
-            "fetch.wait.max.ms": 50,
             "queued.max.messages.kbytes": 16_384,
             # What was fetched comes out in the order of fetching. With librdkafka's 1 MiB a backlog is served a partition at a time, and when
             # each rebalance starts that anew, the last partitions hardly ever have their turn (make chaos: 20 minutes without one).

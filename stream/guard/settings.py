@@ -71,7 +71,11 @@ class GuardSettings(BaseModel):
     url: str = Field("127.0.0.1:8001", description="Triton's gRPC address, host:port.")
     model: str = Field("proguard", min_length=1, description="Name of the guard model on the server.")
     version: str = Field("", description="Pin one version of the model; empty for the server's choice.")
-    max_tokens: Annotated[int, Field(ge=16, le=8192)] = Field(1024, description="Completion tokens at most.")
+    max_tokens: Annotated[int, Field(ge=16, le=8192)] | None = Field(
+        None,
+        description="Completion tokens at most. Unset, the guard's own limit holds (1,024, if it says nothing else), and one tensor "
+        "less is sent.",
+    )
     limiter: Literal["adaptive", "fixed"] = Field(
         "adaptive",
         description="adaptive: between min_in_flight and max_in_flight, by how long answers take; fixed: max_in_flight.",

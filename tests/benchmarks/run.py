@@ -6,7 +6,6 @@ it go to standard error. Broker, guard, worker and loop share the machine's core
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 import statistics
@@ -20,7 +19,7 @@ from typing import Annotated, Any
 
 import psutil
 import typer
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from stream.demo.scene import guard_answers
 from stream.devkit.kafka import KafkaBroker
@@ -28,6 +27,7 @@ from stream.devkit.triton import TritonServer, triton_environment
 from stream.devkit.worker import WorkerProcess
 from tests.benchmarks.latency import Latency, latency_of, service_latency
 from tests.benchmarks.load import INSTANT, SLOW, TAIL, content, order_of
+from tests.benchmarks.rehearsal import rehearse
 from tests.end_to_end.harness import Stage, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,6 @@ POSSIBLE_WITH_TAIL = 64 / (0.99 * 0.020 + 0.01 * 3.0)
 """Answers a second that 64 in flight allow when 1 in 100 takes 3 s and the rest 20 ms: 1,285."""
 LOOK_S = 1.0
 WARM_UPS = 3
-REHEARSAL_S = 60.0
 UNHURRIED = 100
 """Events a second at which no part of the machine is busy: what the service's own steps take, without the queues before two cores."""
 UV = ROOT / ".build" / "uv" / "bin" / "uv"
@@ -86,39 +85,6 @@ def verdict_times(stage: Stage, events: int) -> list[float]:
         while len(times) < events:
             times += [message.timestamp()[1] / 1000 for message in consumer.consume(1000, 1) if not message.error()]
         return sorted(times)
-    finally:
-        consumer.close()
-
-
-def rehearse(stage: Stage, seconds: float) -> None:
-    """Has the broker do what it does for a worker, a record or two at a time and hundreds of transactions a second: after a minute Java has
-    compiled most of what runs in a broker in production, and takes less of the cores while something is measured."""
-    topics, until = stage.topics, time.monotonic() + seconds
-    producer = Producer({**stage.properties, "linger.ms": 0, "enable.idempotence": True})
-    writer = Producer({**stage.properties, "linger.ms": 0, "transactional.id": f"rehearsal-{stage.group}"})
-    consumer = Consumer(
-        {
-            **stage.properties,
-            "group.id": f"rehearsal-{stage.group}",
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-        }
-    )
-    try:
-        writer.init_transactions(30)
-        consumer.subscribe([topics.content])
-        for number in itertools.takewhile(lambda _: time.monotonic() < until, itertools.count()):
-            producer.produce(topics.content, content(number, SLOW), str(number).encode())
-            producer.flush(10)
-            if messages := consumer.consume(100, 0):
-                writer.begin_transaction()
-                for message in messages:
-                    writer.produce(topics.verdicts, message.value(), message.key())
-                writer.send_offsets_to_transaction(
-                    consumer.position(consumer.assignment()), consumer.consumer_group_metadata(), 30
-                )
-                writer.commit_transaction(30)
     finally:
         consumer.close()
 
@@ -283,10 +249,12 @@ def main(
                     PROGUARD_GUARD__MAX_IN_FLIGHT="64",
                 )
 
-            # Broker and Triton as they are in production, not before Java has compiled what it runs.
-            rehearse(new_stage(), REHEARSAL_S)
             for _ in range(WARM_UPS):
                 worker_rate(new_stage, events, INSTANT)
+            rehearsed = rehearse(new_stage())
+            say(
+                f"rehearsed for {rehearsed.seconds:.0f} s; Java's compiler has {rehearsed.compiler_cores:.3f} of a core at the end of it"
+            )
             compare("guard_20ms", 0.95, triton.grpc_url, new_stage, events, SLOW, pairs)
             compare("guard_instant", 0.7, triton.grpc_url, new_stage, events, INSTANT, pairs)
             rate = compare_modes(new_stage, events, pairs)

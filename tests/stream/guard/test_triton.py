@@ -48,6 +48,20 @@ async def test_a_score_that_is_not_a_number_is_no_score(guard: TritonGuard) -> N
     assert (completion.request_score, completion.response_score) == (None, None)
 
 
+@pytest.mark.parametrize(("setting", "told"), [(None, 0), (99, 99)])
+async def test_the_guard_is_told_a_limit_of_tokens_only_where_one_is_set(
+    scripted_guard: TritonServer, setting: int | None, told: int
+) -> None:
+    settings = GuardSettings(url=scripted_guard.grpc_url, model="scripted_guard", max_tokens=setting)
+    guard = TritonGuard(settings, default_policy())
+    try:
+        for images in ([], [b"image"]):
+            completion = await guard.complete(prompt("[[limit]] [[say=unsafe]]"), images, timeout=5)
+            assert (completion.completion_tokens, completion.finish_reason) == (told, "stop")
+    finally:
+        await guard.aclose()
+
+
 async def test_a_late_answer_is_a_timeout(guard: TritonGuard) -> None:
     with pytest.raises(GuardTimeoutError):
         await guard.complete(prompt("[[delay=5000]]"), [], timeout=0.2)

@@ -1,6 +1,6 @@
 """A guard whose behaviour stands in the content, so that a test can order any answer from a real Triton.
 
-`[[delay=20]]` answers after 20 ms; `[[say=NAME]]` gives one of the answers below; `[[finish=length]]` says that it was cut
+`[[delay=20]]` answers after 20 ms; `[[limit]]` counts as many completion tokens as it was allowed, 0 when nothing was said; `[[say=NAME]]` gives one of the answers below; `[[finish=length]]` says that it was cut
 off; `[[error]]` answers with an error; `[[crash]]` ends the process that Triton runs it in. Without any of these it is safe, at once.
 """
 
@@ -83,6 +83,9 @@ class TritonPythonModel:
             user = pb.get_input_tensor_by_name(request, "USER").as_numpy()[0]
             orders = dict(DIRECTIVE.findall(user)) if b"[[" in user else {}
             sender = request.get_response_sender()
+            if b"limit" in orders:
+                limit = pb.get_input_tensor_by_name(request, "MAX_TOKENS")
+                orders[b"limit"] = 0 if limit is None else int(limit.as_numpy()[0])
             if b"crash" in orders:
                 os._exit(1)
             delay = float(orders.get(b"delay", 0)) / 1000.0
@@ -101,7 +104,7 @@ class TritonPythonModel:
                     pb.Tensor("TEXT", np.array([text.encode()], dtype=object)),
                     pb.Tensor("FINISH_REASON", np.array([orders.get(b"finish", b"stop")], dtype=object)),
                     pb.Tensor("SCORES", np.array(scores, dtype=np.float32)),
-                    pb.Tensor("USAGE", np.array([len(user), len(text)], dtype=np.int32)),
+                    pb.Tensor("USAGE", np.array([len(user), orders.get(b"limit", len(text))], dtype=np.int32)),
                     pb.Tensor("MANIFEST", np.array([b"scripted"], dtype=object)),
                 ]
             )
