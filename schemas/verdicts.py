@@ -21,7 +21,7 @@ OOD_TYPE = "stream.proguard.ood.observed.v1"
 DEAD_LETTER_TYPE = "stream.proguard.verdict.failed.v1"
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:proguard-stream:verdict:v1")
-_NAMESPACE_BYTES = _NAMESPACE.bytes
+_NAMESPACE_HASHED = hashlib.sha1(_NAMESPACE.bytes, usedforsecurity=False)
 
 NO_MANIFEST = ""
 """The manifest of a verdict that no guard answered."""
@@ -41,7 +41,9 @@ def verdict_id(event_id: str, policy_digest: str, manifest: str, attempt: int = 
 
 def _uuid5(name: str) -> str:
     """`str(uuid.uuid5(_NAMESPACE, name))` in a third of the time (RFC 9562, 5.5): every verdict has one."""
-    digits = hashlib.sha1(_NAMESPACE_BYTES + name.encode(), usedforsecurity=False).hexdigest()
+    hashed = _NAMESPACE_HASHED.copy()
+    hashed.update(name.encode())
+    digits = hashed.hexdigest()
     # The version in place of one digit, and the variant in the upper two bits of another.
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"

@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import grpc
-from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from schemas import tensors
@@ -18,6 +17,7 @@ from schemas.events import ContentEvent
 from schemas.policy import Policy
 from schemas.prompt import RenderedPrompt, render
 from stream.errors import ConfigurationError
+from stream.guard.answers import AnswerReader
 from stream.guard.backend import Completion
 from stream.guard.errors import GuardError, GuardRefusedError, GuardTimeoutError, GuardUnavailableError
 from stream.guard.settings import GuardSettings, GuardTls
@@ -43,6 +43,7 @@ class TritonGuard:
         self._probe = render(probe_policy, _PROBE)
         # Bounded, so that old policies go.
         self._common_part = lru_cache(maxsize=256)(self._serialise_common_part)
+        self._answers = AnswerReader()
         self._channel = _channel(settings)
         # Bytes in, bytes out: what gRPC calls for them costs more than the messages do.
         self._infer = self._channel.unary_unary(_INFER)
@@ -61,7 +62,7 @@ class TritonGuard:
         except Exception as error:
             # grpc.aio raises bare errors (UsageError, ValueError) when its channel is torn down under a call.
             raise GuardUnavailableError(f"the call failed: {type(error).__name__}") from error
-        return _completion(response)
+        return self._answers.completion(response)
 
     def _serialise_common_part(self, system: str, images: int) -> bytes:
         """Everything but the contents of the last tensors, which are the event's: its text, and its images if there are any.
@@ -128,38 +129,6 @@ def _event_part(user: bytes, images: Sequence[bytes]) -> bytes:
 def _strings(values: Sequence[bytes]) -> bytes:
     """A BYTES tensor on the wire: each string behind its length (4, little-endian)."""
     return b"".join(part for value in values for part in (struct.pack("<I", len(value)), value))
-
-
-def _completion(message: bytes) -> Completion:
-    """The tensors of an answer. One that breaks the contract is a refusal: another try will not mend it."""
-    try:
-        response = service_pb2.ModelInferResponse.FromString(message)
-        raw = dict(zip((output.name for output in response.outputs), response.raw_output_contents, strict=True))
-        text, finish_reason, manifest = (
-            _one_string(raw[name]) for name in (tensors.TEXT, tensors.FINISH_REASON, tensors.MANIFEST)
-        )
-        request_score, response_score = struct.unpack("<2f", raw[tensors.SCORES])
-        prompt_tokens, completion_tokens = struct.unpack("<2i", raw[tensors.USAGE])
-    except (DecodeError, KeyError, ValueError, struct.error) as error:
-        raise GuardRefusedError(f"the answer breaks the tensor contract: {type(error).__name__}") from error
-    return Completion(
-        text=text,
-        finish_reason=finish_reason,
-        request_score=request_score,
-        response_score=response_score,
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-        model=response.model_name,
-        version=response.model_version,
-        manifest=manifest,
-    )
-
-
-def _one_string(raw: bytes) -> str:
-    """The string of a BYTES [1] tensor: its length (4, little-endian), then its bytes."""
-    if len(raw) < 4 or int.from_bytes(raw[:4], "little") != len(raw) - 4:
-        raise ValueError("not one string")
-    return raw[4:].decode()
 
 
 def _guard_error(status: str, details: str) -> GuardError:

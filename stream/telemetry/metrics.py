@@ -61,7 +61,7 @@ class WorkerMetrics:
         )
         self.stage = Histogram(
             "proguard_stage_seconds",
-            "Time of one event in a stage. judge grows: the guard is saturated; evidence grows: the object store is. When neither "
+            "Time of an event in a stage, of those that have a verdict. judge grows: the guard is saturated; evidence grows: the object store is. When neither "
             "does and proguard_event_seconds grows: Kafka is.",
             ["stage"],
             buckets=_SECONDS,
@@ -208,7 +208,7 @@ class WorkerMetrics:
         )
         self.tokens = Counter(
             "proguard_tokens_total",
-            "Tokens the guard read and wrote. Rising per event: longer content, or a longer policy.",
+            "Tokens that the guard read and wrote for the verdicts. Rising per event: longer content, or a longer policy.",
             ["direction"],
             registry=r,
         )

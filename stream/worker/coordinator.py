@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -14,6 +13,7 @@ from stream.errors import ProGuardStreamError
 from stream.telemetry.logs import frames
 from stream.telemetry.metrics import WorkerMetrics
 from stream.worker.backlog import Backlog
+from stream.worker.counting import OutcomeCounts
 from stream.worker.lanes import Slot
 from stream.worker.ledger import Commit, LedgerStateError
 from stream.worker.partitions import Commits, OffsetsWentBackError, OwnedPartition, TopicPartition
@@ -71,7 +71,7 @@ class Coordinator:
             on_failure=on_fault,
             on_aborted=metrics.batches.labels("aborted").inc,
         )
-        self._batches_written = metrics.batches.labels("written")
+        self._counts = OutcomeCounts(metrics)
 
     def start(self) -> None:
         """Begin to write. Needs the running loop."""
@@ -110,9 +110,7 @@ class Coordinator:
                 continue
             owned.drained.clear()
             slot = owned.lanes.enter(record.key)
-            task = asyncio.create_task(self._run(owned, slot, record))
-            owned.tasks.add(task)
-            task.add_done_callback(owned.tasks.discard)
+            owned.tasks.add(asyncio.create_task(self._run(owned, slot, record)))
         self._look_for_full_windows()
 
     def _begin(self, owned: OwnedPartition, record: InputRecord) -> bool:
@@ -185,11 +183,15 @@ class Coordinator:
             # The pipeline promises not to raise, so this is a fault of the books themselves: stop before they go wrong.
             _log.error("coordinator.fault", fault=type(error).__name__, frames=frames(error))
             self._on_fault(error)
+        finally:
+            # Not by a callback of the task: the loop would have one more turn to take for each event.
+            task = asyncio.current_task()
+            assert task is not None
+            owned.tasks.discard(task)
 
     def _written(self, outcomes: Sequence[Outcome]) -> None:
         self._backlog.give_back(len(outcomes))
-        self._batches_written.inc()
-        self._count(outcomes)
+        self._counts.count(outcomes, self._clock.monotonic())
         self._on_outcomes(outcomes)
         if self._full:
             self._look_for_full_windows()
@@ -210,22 +212,6 @@ class Coordinator:
         for task in owned.tasks:
             task.cancel()
         self._backlog.give_back(owned.ledger.unfinished)
-
-    def _count(self, outcomes: Sequence[Outcome]) -> None:
-        metrics, now = self._metrics, self._clock.monotonic()
-        # Counted by batch: each metric is locked, and looking a label up costs more than counting.
-        verdicts = Counter((outcome.verdict.status, outcome.verdict.action) for outcome in outcomes if outcome.verdict)
-        for (status, action), count in verdicts.items():
-            metrics.verdicts.labels(status.value, action).inc(count)
-        for outcome in outcomes:
-            if outcome.verdict is not None:
-                for kind in outcome.verdict.degraded:
-                    metrics.degraded.labels(kind).inc()
-            if outcome.ood is not None:
-                metrics.ood.inc()
-            if outcome.dead_letter is not None:
-                metrics.dead_letters.labels(outcome.dead_letter.reason.value).inc()
-            metrics.latency.observe(now - outcome.began)
 
     def held(self) -> int:
         """Completed offsets that wait behind a gap, in all ledgers, for the metric."""

@@ -72,10 +72,6 @@ class Pipeline:
         self._metrics = metrics
         self._tracer = tracer
         self._cache = cache
-        # Looking a label up costs as much as counting: the few that every event needs are looked up once.
-        self._stages = {stage: metrics.stage.labels(stage) for stage in ("evidence", "prepare", "judge")}
-        self._prompt_tokens = metrics.tokens.labels("prompt")
-        self._completion_tokens = metrics.tokens.labels("completion")
 
     async def process(self, record: InputRecord) -> Outcome:
         """The outcome of `record`. Raises nothing but cancellation: a fault of ours is an outcome too."""
@@ -162,8 +158,6 @@ class Pipeline:
         completion = await self._guard.complete(prompt, images, deadline, progress.traceparent)
         progress.completion = completion
         self._lap(progress, "judge", began)
-        self._prompt_tokens.inc(completion.prompt_tokens)
-        self._completion_tokens.inc(completion.completion_tokens)
         if completion.finish_reason != "stop":
             raise EventError(Reason.GUARD_TRUNCATED, "the answer was cut off")
         try:
@@ -211,7 +205,6 @@ class Pipeline:
     def _lap(self, progress: Progress, stage: str, since: float) -> float:
         now = self._clock.monotonic()
         progress.timings[stage] = int((now - since) * 1e6) / 1e3
-        self._stages[stage].observe(now - since)
         return now
 
 

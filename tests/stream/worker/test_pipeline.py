@@ -250,14 +250,11 @@ async def test_a_valid_trace_context_reaches_the_guard_and_the_outcome() -> None
     assert outcome.traceparent == guard.asked[0][2] == TRACE
 
 
-async def test_guard_failures_and_tokens_are_counted() -> None:
+async def test_guard_failures_are_counted_by_their_reason() -> None:
     metrics = WorkerMetrics()
     await judge(GuardRefusedError("no"), metrics=metrics)
     await judge(completion(SAFE), metrics=metrics)
-    value = metrics.registry.get_sample_value
-    assert value("proguard_guard_failures_total", {"kind": "guard_refused"}) == 1
-    assert value("proguard_tokens_total", {"direction": "prompt"}) == 10
-    assert value("proguard_tokens_total", {"direction": "completion"}) == 5
+    assert metrics.registry.get_sample_value("proguard_guard_failures_total", {"kind": "guard_refused"}) == 1
 
 
 CATEGORIES = (
