@@ -110,7 +110,9 @@ class Coordinator:
                 continue
             owned.drained.clear()
             slot = owned.lanes.enter(record.key)
-            owned.tasks.add(asyncio.create_task(self._run(owned, slot, record)))
+            task = asyncio.create_task(self._run(owned, slot, record))
+            owned.tasks.add(task)
+            task.add_done_callback(owned.tasks.discard)
         self._look_for_full_windows()
 
     def _begin(self, owned: OwnedPartition, record: InputRecord) -> bool:
@@ -183,11 +185,6 @@ class Coordinator:
             # The pipeline promises not to raise, so this is a fault of the books themselves: stop before they go wrong.
             _log.error("coordinator.fault", fault=type(error).__name__, frames=frames(error))
             self._on_fault(error)
-        finally:
-            # Not by a callback of the task: the loop would have one more turn to take for each event.
-            task = asyncio.current_task()
-            assert task is not None
-            owned.tasks.discard(task)
 
     def _written(self, outcomes: Sequence[Outcome]) -> None:
         self._backlog.give_back(len(outcomes))
