@@ -41,7 +41,7 @@ check-schemas: .venv/ready ## the published schemas are up to date and none is b
 publish-schemas: .venv/ready ## write schemas/published from the models
 	.venv/bin/python -m schemas.publish
 
-bench: .venv/ready .venv-triton/ready ## ratios of one run, on a quiet machine (a few minutes)
+bench: .venv/ready .venv-triton/ready ## ratios of one run, on a quiet machine (half an hour; ARGS="--events 6000 --memory 0": ten minutes)
 	.venv/bin/python -m tests.benchmarks.run $(ARGS)
 
 bench-guard: .venv-proguard/ready ## the real guard at 1, 16 and 64 in flight; MODEL=<sealed checkpoint> DEVICE=cuda for a real one
