@@ -86,7 +86,7 @@ def test_a_damaged_answer_reads_the_same_after_a_whole_one_as_alone(message: byt
 
 def test_what_the_answers_have_in_common_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = AnswerReader()
-    first, second = answer("one"), answer("a longer one", usage=(7, 3))
+    first, second = answer("one"), answer("a longer one" * 2000, usage=(7, 3))
     expected = read(AnswerReader(), second)
     assert read(reader, first) is not None
     monkeypatch.setattr(service_pb2, "ModelInferResponse", None)
