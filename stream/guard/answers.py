@@ -1,8 +1,8 @@
 """From the bytes of Triton's answer to a completion.
 
 What the answers of one model have in common (its name and version, the tensors' names, types and shapes) comes first in the message
-and is the same bytes each time: it is decoded once, and of the next answers only the tensors' contents are. That costs a third of
-decoding them whole, which was a twelfth of the worker's time for an event.
+and is the same bytes each time: it is decoded once, and of the next answers only the tensors' contents are. That takes a third of the
+time of decoding them whole.
 """
 
 from __future__ import annotations

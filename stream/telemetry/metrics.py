@@ -61,8 +61,8 @@ class WorkerMetrics:
         )
         self.stage = Histogram(
             "proguard_stage_seconds",
-            "Time of an event in a stage, of those that have a verdict. judge grows: the guard is saturated; evidence grows: the object store is. When neither "
-            "does and proguard_event_seconds grows: Kafka is.",
+            "Time of an event in a stage, of those that have a verdict. judge grows: the guard is saturated; evidence grows: the "
+            "object store is. When neither does and proguard_event_seconds grows: Kafka is.",
             ["stage"],
             buckets=_SECONDS,
             registry=r,

@@ -60,6 +60,19 @@ def server(repository: Path, checkpoint: Path, tmp_path_factory: pytest.TempPath
         yield running
 
 
+@pytest.fixture(scope="module")
+def briefly(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """A guard that is set to write twelve tokens at most."""
+    folder = tmp_path_factory.mktemp("briefly")
+    repository = copy_model(folder)
+    written = repository / MODEL / "1" / "model.yaml"
+    shipped = written.read_text()
+    assert "\nmax_tokens: 1024" in shipped
+    written.write_text(shipped.replace("\nmax_tokens: 1024", "\nmax_tokens: 12"))
+    with serving(folder, checkpoint, {"NUDGES": "0", "THREADS": "1"}, repository=repository) as running:
+        yield running
+
+
 @pytest.fixture
 async def client(server: TritonServer) -> AsyncIterator[aio.InferenceServerClient]:
     async with aio.InferenceServerClient(server.grpc_url) as connected:
@@ -230,3 +243,14 @@ async def test_a_crashed_engine_is_an_error_for_every_request_from_then_on(
         assert status(error) == "INTERNAL"
     with grpc.InferenceServerClient(server.grpc_url) as asked:
         assert asked.is_model_ready(MODEL), "so only a real inference tells: the worker's probe is one"
+
+
+@pytest.mark.parametrize("asked_for", [None, 400])
+async def test_without_a_limit_in_the_request_or_with_a_larger_one_the_settings_hold(
+    briefly: TritonServer, asked_for: int | None
+) -> None:
+    limit: dict[str, Any] = {} if asked_for is None else {"MAX_TOKENS": [asked_for]}
+    async with aio.InferenceServerClient(briefly.grpc_url) as client:
+        result = await client.infer(MODEL, inputs_of(**conversation("Good morning"), **limit))
+    assert result.as_numpy("USAGE")[1] == 12
+    assert result.as_numpy("FINISH_REASON").tolist() == [b"length"]

@@ -1,7 +1,8 @@
 """A guard whose behaviour stands in the content, so that a test can order any answer from a real Triton.
 
-`[[delay=20]]` answers after 20 ms; `[[limit]]` counts as many completion tokens as it was allowed, 0 when nothing was said; `[[say=NAME]]` gives one of the answers below; `[[finish=length]]` says that it was cut
-off; `[[error]]` answers with an error; `[[crash]]` ends the process that Triton runs it in. Without any of these it is safe, at once.
+`[[delay=20]]` answers after 20 ms; `[[say=NAME]]` gives one of the answers below; `[[finish=length]]` says that it was cut
+off; `[[limit]]` says that as many tokens were written as were allowed, 0 when no limit was sent; `[[error]]` answers with an error;
+`[[crash]]` ends the process that Triton runs it in. Without any of these it is safe, at once.
 """
 
 import heapq
