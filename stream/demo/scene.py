@@ -24,7 +24,7 @@ from stream.devkit.worker import WorkerProcess
 from stream.errors import DevkitError
 from stream.guard.errors import GuardError
 from stream.guard.settings import GuardSettings
-from stream.guard.triton import TritonGuard
+from stream.guard.triton import triton_guard
 from stream.operator.sending import SendReport, records_of, send
 
 SAMPLES = Path(__file__).with_name("samples")
@@ -51,7 +51,7 @@ def guard_answers(url: str, model: str = GUARD) -> bool:
     """Whether the model answers a real request right now."""
 
     async def ask() -> None:
-        guard = TritonGuard(GuardSettings(url=url, model=model), default_policy())
+        guard = triton_guard(GuardSettings(url=url, model=model), default_policy())
         try:
             await guard.probe(timeout=5)
         finally:
@@ -69,7 +69,7 @@ def worker_settings(stack: DevStack, images: Path, model: str = GUARD) -> dict[s
     stores = {"media://demo": {"kind": "local", "root": str(images)}}
     return {
         "PROGUARD_KAFKA__BOOTSTRAP_SERVERS": stack.kafka.bootstrap,
-        "PROGUARD_GUARD__URL": stack.triton.grpc_url,
+        "PROGUARD_GUARD__URL": stack.triton.http_url,
         "PROGUARD_GUARD__MODEL": model,
         "PROGUARD_EVIDENCE__STORES": json.dumps(stores),
         # All samples arrive at once, and a guard on a few cores takes its time for the images: be as patient as that takes.

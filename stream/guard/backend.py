@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
-from schemas.prompt import RenderedPrompt
+from schemas.events import ContentEvent
+from schemas.policy import Policy
+from schemas.prompt import RenderedPrompt, render
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class Guard(Protocol):
     ) -> Completion:
         """The completion, within `timeout` seconds.
 
-        Raises a `GuardError`. Cancelling the call cancels the request on the server.
+        Raises a `GuardError`. Cancelling the call cancels the request on the server, where its protocol can say so (gRPC); elsewhere
+        the server is told at the start how long the answer is wanted (`stream.guard.triton_http`).
         """
         ...
 
@@ -65,3 +69,11 @@ class Guard(Protocol):
     async def aclose(self) -> None:
         """Release connections. Requests in flight are cancelled."""
         ...
+
+
+def probe_prompt(policy: Policy) -> RenderedPrompt:
+    """What a probe asks: an everyday sentence under `policy`."""
+    return render(policy, _PROBE)
+
+
+_PROBE = ContentEvent(id="probe", user_text="Good morning.", occurred_at=datetime(2026, 1, 1, tzinfo=UTC))

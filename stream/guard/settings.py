@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -37,7 +38,7 @@ class CanarySettings(BaseModel):
     )
     version: str = Field("", description="Version of the canary; empty for its server's choice.")
     model: str = Field("", description="Model of the canary; guard.model if empty.")
-    url: str = Field("", description="Triton's gRPC address of the canary; guard.url if empty.")
+    url: str = Field("", description="Triton's address of the canary, as in guard.url; guard.url if empty.")
     compare_share: Annotated[float, Field(ge=0, le=1)] = Field(
         0.2, description="Share of the canary's requests that the stable guard is asked too, to compare the labels."
     )
@@ -68,7 +69,11 @@ class CanarySettings(BaseModel):
 class GuardSettings(BaseModel):
     """Which guard to ask, and how patiently."""
 
-    url: str = Field("127.0.0.1:8001", description="Triton's gRPC address, host:port.")
+    url: str = Field(
+        "http://127.0.0.1:8000",
+        description="Triton's address. http://host:port (or https://, of a proxy that ends TLS before it): the quickest. grpc://host:port, "
+        "or just host:port: Triton ends TLS itself, and is told when an answer is not wanted any more.",
+    )
     model: str = Field("proguard", min_length=1, description="Name of the guard model on the server.")
     version: str = Field("", description="Pin one version of the model; empty for the server's choice.")
     max_tokens: Annotated[int, Field(ge=16, le=8192)] | None = Field(
@@ -108,10 +113,42 @@ class GuardSettings(BaseModel):
     probe_interval_s: Annotated[float, Field(gt=0)] = Field(
         0.5, description="Seconds between probes of a guard that is down."
     )
-    keepalive_s: Annotated[float, Field(ge=1)] = Field(20.0, description="Seconds between pings on an idle connection.")
-    keepalive_timeout_s: Annotated[float, Field(ge=1)] = Field(10.0, description="Seconds to wait for a ping's answer.")
+    keepalive_s: Annotated[float, Field(ge=1)] = Field(
+        20.0,
+        description="Seconds of silence on a connection after which its other end is asked whether it is still there.",
+    )
+    keepalive_timeout_s: Annotated[float, Field(ge=1)] = Field(
+        10.0, description="Seconds to wait for its answer, or for a new connection."
+    )
     tls: GuardTls = Field(GuardTls(), description="Transport security.")
     canary: CanarySettings = Field(CanarySettings(), description="A new version that answers a share of the requests.")
+
+    @property
+    def over_http(self) -> bool:
+        """Whether Triton is spoken to over HTTP; otherwise over gRPC."""
+        return self.url.startswith(("http://", "https://"))
+
+    @property
+    def address(self) -> str:
+        """`url` without its scheme: host:port, or, for gRPC, any name that it can resolve."""
+        return self.url.removeprefix("grpc://") if not self.over_http else urlsplit(self.url).netloc
+
+    @model_validator(mode="after")
+    def _address_is_one(self) -> GuardSettings:
+        if not self.over_http:
+            return self
+        if not self.url.isascii() or not self.url.isprintable() or " " in self.url:
+            raise ValueError("guard.url has characters that no address has")
+        parts = urlsplit(self.url)
+        if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
+            raise ValueError("guard.url must be scheme://host:port and nothing more")
+        try:
+            _ = parts.port
+        except ValueError:
+            raise ValueError("guard.url has no valid port") from None
+        if self.tls.active and parts.scheme == "http":
+            raise ValueError("guard.tls needs https:// or grpc:// in guard.url")
+        return self
 
     @model_validator(mode="after")
     def _canary_is_another(self) -> GuardSettings:

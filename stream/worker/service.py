@@ -26,7 +26,7 @@ from stream.guard.backend import Guard
 from stream.guard.cache import VerdictCache
 from stream.guard.canary import CANARY_ROUTE, CanaryGuard
 from stream.guard.protection import Availability, ProtectedGuard
-from stream.guard.triton import TritonGuard
+from stream.guard.triton import triton_guard
 from stream.policies.source import DEFAULT_TENANT, Policies
 from stream.settings import WorkerSettings
 from stream.telemetry.metrics import WorkerMetrics
@@ -158,10 +158,10 @@ class WorkerService:
     def _guard(self) -> Guard:
         """The guard that the settings name, with its canary if there is one."""
         settings, policy = self._settings.guard, self._policies.for_tenant(DEFAULT_TENANT).policy
-        stable, canary = TritonGuard(settings, policy), settings.canary_guard()
+        stable, canary = triton_guard(settings, policy), settings.canary_guard()
         if canary is None:
             return stable
-        trial = TritonGuard(canary, policy)
+        trial = triton_guard(canary, policy)
         return CanaryGuard(stable, trial, settings.canary, self._clock, self._metrics, on_off=self._on_canary_off)
 
     def _on_canary_off(self) -> None:

@@ -90,7 +90,7 @@ def test_a_real_worker_goes_on_and_its_sums_match(
 ) -> None:
     stage = Stage.on(
         kafka_broker,
-        scripted_guard.grpc_url,
+        scripted_guard.http_url,
         tmp_path,
         PROGUARD_LIMITS__MAX_EVENT_BYTES=str(MAX_BYTES),
         # Nearly all of them are dead letters: what stops a worker in earnest must not end this test.

@@ -243,7 +243,7 @@ def main(
                 # The limiter is held at the bare loop's 64, and every event is judged: nothing comes from the cache.
                 return Stage.on(
                     broker,
-                    triton.grpc_url,
+                    triton.http_url,
                     folder,
                     PROGUARD_GUARD__LIMITER="fixed",
                     PROGUARD_GUARD__MAX_IN_FLIGHT="64",

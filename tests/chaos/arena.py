@@ -161,6 +161,11 @@ class Slot:
         return logged
 
 
+def over_http(worker: int) -> bool:
+    """Half of the workers ask the guard over HTTP, the others over gRPC."""
+    return worker // 2 % 2 == 0
+
+
 class Arena:
     """Started by `with`; on the way out everything is stopped. `folder` keeps the logs and the data."""
 
@@ -179,8 +184,8 @@ class Arena:
         )
         self.triton: TritonServer = scripted_triton(triton_environment(REPOSITORY_ROOT), folder / "triton")
         self._links = [
-            (TcpProxy(own, port=kafka), TcpProxy(self.triton.grpc_port, port=guard))
-            for own, kafka, guard in zip(direct, kafka_ports, guard_ports, strict=True)
+            (TcpProxy(own, port=kafka), TcpProxy(self._guard_port(number), port=guard))
+            for number, (own, kafka, guard) in enumerate(zip(direct, kafka_ports, guard_ports, strict=True))
         ]
         self._mode = mode
         self._group_protocol = group_protocol
@@ -298,6 +303,9 @@ class Arena:
             found += [f"{slot.worker.log.name}: {fault} ×{text.count(fault)}" for fault in OUR_FAULTS if fault in text]
         return found
 
+    def _guard_port(self, number: int) -> int:
+        return self.triton.http_port if over_http(number) else self.triton.grpc_port
+
     def _worker_settings(self, number: int, kafka: TcpProxy, guard: TcpProxy) -> dict[str, str]:
         stores = {"media://chaos": {"kind": "local", "root": str(self.folder / "store")}}
         settings = SETTINGS | {
@@ -305,7 +313,7 @@ class Arena:
             "PROGUARD_KAFKA__BOOTSTRAP_SERVERS": kafka.address,
             "PROGUARD_KAFKA__GROUP_PROTOCOL": self._group_protocol,
             "PROGUARD_KAFKA__PROPERTIES": json.dumps(CLIENT_OF[self._group_protocol]),
-            "PROGUARD_GUARD__URL": guard.address,
+            "PROGUARD_GUARD__URL": f"{'http' if over_http(number) else 'grpc'}://{guard.address}",
             "PROGUARD_EVIDENCE__STORES": json.dumps(stores),
         }
         if number % 2 == 0:

@@ -30,7 +30,7 @@ def stage_with(character: str, broker: KafkaBroker, environment: Path, folder: P
         assert loaded.exit_code == 0, loaded.output
         yield Stage.on(
             broker,
-            triton.grpc_url,
+            triton.http_url,
             folder,
             PROGUARD_GUARD__MODEL=MODEL,
             PROGUARD_GUARD__VERSION="1",

@@ -15,7 +15,7 @@ from tests.stream.operator.parts import document, run
 
 @pytest.fixture
 def stage(kafka_broker: KafkaBroker, scripted_guard: TritonServer, tmp_path: Path) -> Stage:
-    return Stage.on(kafka_broker, scripted_guard.grpc_url, tmp_path)
+    return Stage.on(kafka_broker, scripted_guard.http_url, tmp_path)
 
 
 def test_a_worker_that_makes_only_dead_letters_stops_and_the_next_one_goes_on_where_it_was(stage: Stage) -> None:

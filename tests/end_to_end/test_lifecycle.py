@@ -23,11 +23,12 @@ from tests.support.services import scripted_triton
 
 SLOW = "[[delay=20]]"
 MANY = 3000
+url_of = {"http": lambda guard: guard.http_url, "grpc": lambda guard: guard.grpc_url}
 
 
 @pytest.fixture
 def stage(kafka_broker: KafkaBroker, scripted_guard: TritonServer, tmp_path: Path) -> Stage:
-    return Stage.on(kafka_broker, scripted_guard.grpc_url, tmp_path)
+    return Stage.on(kafka_broker, scripted_guard.http_url, tmp_path)
 
 
 @pytest.fixture
@@ -91,10 +92,11 @@ def test_a_worker_that_is_killed_loses_nothing(stage: Stage) -> None:
     assert_every_event_once_by_id(report, 600)
 
 
+@pytest.mark.parametrize("protocol", url_of)
 def test_a_guard_that_is_gone_for_twenty_seconds_costs_nothing(
-    kafka_broker: KafkaBroker, mortal_guard: TritonServer, tmp_path: Path
+    kafka_broker: KafkaBroker, mortal_guard: TritonServer, tmp_path: Path, protocol: str
 ) -> None:
-    stage = Stage.on(kafka_broker, mortal_guard.grpc_url, tmp_path, PROGUARD_LIMITS__DEADLINE_S="10")
+    stage = Stage.on(kafka_broker, url_of[protocol](mortal_guard), tmp_path, PROGUARD_LIMITS__DEADLINE_S="10")
     with running(stage.worker()) as worker:
         stage.send_events(1500, SLOW)
         eventually(lambda: worker.metric("proguard_verdicts_total") > 100, 60, "the worker is in the middle")
@@ -117,11 +119,12 @@ def test_a_guard_that_is_gone_for_twenty_seconds_costs_nothing(
     assert Counter(verdict.status.value for verdict in report.verdicts) == {"decided": 1500}
 
 
+@pytest.mark.parametrize("protocol", url_of)
 def test_a_guard_that_hangs_is_waited_out(
-    kafka_broker: KafkaBroker, mortal_guard: TritonServer, tmp_path: Path
+    kafka_broker: KafkaBroker, mortal_guard: TritonServer, tmp_path: Path, protocol: str
 ) -> None:
     # Enough that the guard is stopped in the middle of them, however late this test looks.
-    stage = Stage.on(kafka_broker, mortal_guard.grpc_url, tmp_path, PROGUARD_GUARD__TIMEOUT_S="2")
+    stage = Stage.on(kafka_broker, url_of[protocol](mortal_guard), tmp_path, PROGUARD_GUARD__TIMEOUT_S="2")
     with running(stage.worker()) as worker:
         stage.send_events(MANY, SLOW)
         eventually(lambda: worker.metric("proguard_verdicts_total") > 50, 60, "the worker is in the middle")
@@ -141,10 +144,11 @@ def test_a_guard_that_hangs_is_waited_out(
     assert Counter(verdict.status.value for verdict in report.verdicts) == {"decided": MANY}
 
 
+@pytest.mark.parametrize("protocol", url_of)
 def test_an_event_that_kills_the_guard_is_given_up_and_the_others_are_judged(
-    kafka_broker: KafkaBroker, mortal_guard: TritonServer, tmp_path: Path
+    kafka_broker: KafkaBroker, mortal_guard: TritonServer, tmp_path: Path, protocol: str
 ) -> None:
-    stage = Stage.on(kafka_broker, mortal_guard.grpc_url, tmp_path, PROGUARD_GUARD__ATTEMPTS="2")
+    stage = Stage.on(kafka_broker, url_of[protocol](mortal_guard), tmp_path, PROGUARD_GUARD__ATTEMPTS="2")
     with running(stage.worker(PROGUARD_GUARD__TIMEOUT_S="2")) as worker:
         stage.send([(event("killer", "[[crash]]"), b"killer", ())])
         stage.send_events(50)
@@ -185,7 +189,7 @@ def test_a_second_worker_takes_half_of_the_partitions_and_gives_them_back(stage:
 def test_a_worker_more_than_there_are_partitions_is_ready_and_stands_by(
     kafka_broker: KafkaBroker, scripted_guard: TritonServer, tmp_path: Path
 ) -> None:
-    stage = Stage.on(kafka_broker, scripted_guard.grpc_url, tmp_path, partitions=1)
+    stage = Stage.on(kafka_broker, scripted_guard.http_url, tmp_path, partitions=1)
     with running(stage.worker()) as first, running(stage.worker()) as second:
         owned = {worker.metric("proguard_partitions_assigned") for worker in (first, second)}
         assert owned == {0.0, 1.0}

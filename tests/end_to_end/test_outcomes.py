@@ -149,7 +149,7 @@ def played(
         (folder / name).write_bytes(data)
     stage = Stage.on(
         kafka_broker,
-        scripted_guard.grpc_url,
+        scripted_guard.http_url,
         folder,
         partitions=1,
         PROGUARD_LIMITS__MAX_EVENT_BYTES=str(MAX_EVENT),

@@ -82,7 +82,44 @@ def test_every_wrong_setting_has_a_line_with_all_its_names(file: Path, monkeypat
         assert f"flag --{name.replace('_', '-')}, variable PROGUARD_{name.replace('.', '__').upper()}" in line
 
 
+@pytest.mark.parametrize(
+    ("url", "http", "address"),
+    [
+        ("http://triton:8000", True, "triton:8000"),
+        ("https://proxy", True, "proxy"),
+        ("http://[::1]:8000/", True, "[::1]:8000"),
+        ("grpc://triton:8001", False, "triton:8001"),
+        ("triton:8001", False, "triton:8001"),
+        ("dns:///triton-headless:8001", False, "dns:///triton-headless:8001"),
+    ],
+)
+def test_the_address_of_the_guard_says_which_protocol_it_speaks(url: str, http: bool, address: str) -> None:
+    guard = load_settings(flags=parse_flags(["--guard.url", url], "worker")).guard
+    assert (guard.over_http, guard.address) == (http, address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http://:8000",
+        "http://triton:80000",
+        "http://triton:port",
+        "http://triton:8000/v2",
+        "http://triton:8000?x",
+        "http://user@triton:8000",
+        "http://triton:8000\r\nX: y",
+        "http://tri ton:8000",
+        "http://tritön:8000",
+    ],
+)
+def test_an_address_that_is_more_than_a_host_and_a_port_is_refused(url: str) -> None:
+    (line,) = complaint(None, "--guard.url", url)
+    assert line.startswith("guard")
+
+
 def test_settings_that_contradict_each_other_are_refused() -> None:
+    assert "https" in complaint(None, "--guard.tls.enabled", "true")[0]
     assert "drain_s must be shorter" in complaint(None, "--delivery.drain-s", "299")[0]
     assert "acks" in complaint(None, "--kafka.properties", "acks=0")[0]
     assert "different names" in complaint(None, "--topics.ood", DEFAULT_TOPICS.verdicts)[0]

@@ -128,7 +128,7 @@ def test_half_of_a_client_certificate_is_refused(half: str) -> None:
 
 def test_any_part_of_tls_turns_it_on() -> None:
     off = WorkerSettings()
-    named = WorkerSettings.model_validate({"guard": {"tls": {"root_certificates": "/ca.pem"}}})
+    named = WorkerSettings.model_validate({"guard": {"url": "https://proxy", "tls": {"root_certificates": "/ca.pem"}}})
     assert (off.guard.tls.active, named.guard.tls.active) == (False, True)
 
 

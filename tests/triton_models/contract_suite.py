@@ -32,6 +32,7 @@ from tests.triton_models.pictures import blank_picture, picture_of
 __all__ = [
     "test_a_cancelled_request_does_not_keep_the_next_one_waiting",
     "test_a_conversation_is_answered_in_the_grammar",
+    "test_a_request_whose_time_is_over_is_cancelled_and_the_next_one_answered",
     "test_a_token_limit_is_kept",
     "test_a_wrong_request_gets_an_error_and_its_neighbours_an_answer",
     "test_an_answer_names_the_weights_it_came_from",
@@ -217,6 +218,19 @@ def test_a_cancelled_request_does_not_keep_the_next_one_waiting(
     for call in calls:
         call.cancel()
     _parsed(infer(client, served.name, **conversation("next")), Modality.TEXT)
+
+
+def test_a_request_whose_time_is_over_is_cancelled_and_the_next_one_answered(
+    served: Served, client: grpc.InferenceServerClient
+) -> None:
+    # Microseconds, in the request itself: over HTTP Triton does not notice that a client has gone.
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer(served.name, inputs_of(**conversation("too late")), timeout=1, client_timeout=CLIENT_SECONDS)
+    assert "CANCELLED" in str(caught.value.status())
+    patient = client.infer(
+        served.name, inputs_of(**conversation("next")), timeout=CLIENT_SECONDS * 10**6, client_timeout=CLIENT_SECONDS
+    )
+    _parsed({name: patient.as_numpy(name) for name in tensors.OUTPUTS}, Modality.TEXT)
 
 
 def _unneutralised(text: str) -> str:

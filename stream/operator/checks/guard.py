@@ -7,19 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import grpc
-from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException
-
 from schemas import tensors
 from schemas.policy import default_policy
+from stream.errors import ConfigurationError
 from stream.guard.errors import GuardError
 from stream.guard.settings import GuardSettings
-from stream.guard.triton import TritonGuard
+from stream.guard.triton import triton_guard
 from stream.operator.checks.result import Check, fail, not_checked, ok
-
-REACH_S = 5.0
-"""Seconds for an answer that needs no inference."""
+from stream.operator.checks.triton import Server, SilentServerError, triton_server
 
 Signature = Mapping[str, tuple[str, tuple[int, ...]]]
 
@@ -41,7 +36,7 @@ OUTPUTS: Signature = {
 def guard_checks(settings: GuardSettings) -> list[Check]:
     """The server, the model, its tensors and a real inference; then the same of the canary, if there is one.
 
-    Waits `REACH_S` at most for each of the first three, and `guard.timeout_s` for the inference: a Triton whose Python process has
+    Waits a few seconds at most for each of the first three, and `guard.timeout_s` for the inference: a Triton whose Python process has
     died still calls itself ready. Runs an event loop of its own.
     """
     checks = asyncio.run(_checks(settings))
@@ -55,37 +50,41 @@ async def _checks(settings: GuardSettings) -> list[Check]:
     model = f"model {settings.model}"
     rest = (model, "tensors", "inference")
     try:
-        client = _client(settings)
-    except OSError as error:
+        server = triton_server(settings)
+    except ConfigurationError as error:
         fix = "look at PROGUARD_GUARD__TLS__ROOT_CERTIFICATES and its siblings"
-        missing = fail("triton", f"cannot read {error.filename}: {error.strerror}", fix)
-        return [missing, *(not_checked(name, "no connection") for name in rest)]
+        return [fail("triton", str(error), fix), *(not_checked(name, "no connection") for name in rest)]
     try:
-        problem = await _asked(client.is_server_live(client_timeout=REACH_S))
-        if problem is not None:
-            fix = "start Triton, or set PROGUARD_GUARD__URL to its gRPC address (port 8001, not 8000)"
-            detail = f"nobody at {settings.url} answered: {problem}"
+        try:
+            await server.live()
+        except SilentServerError as error:
+            fix = (
+                "start Triton, or set PROGUARD_GUARD__URL to its address: http://host:8000, or grpc://host:8001 "
+                "(another port, another protocol)"
+            )
+            detail = f"nobody at {settings.url} answered: {error}"
             return [fail("triton", detail, fix), *(not_checked(name, "Triton does not answer") for name in rest)]
         live = ok("triton", f"live at {settings.url}")
-        problem = await _asked(client.is_model_ready(settings.model, settings.version, client_timeout=REACH_S))
-        if problem is not None:
+        try:
+            await server.ready(settings.model, settings.version)
+        except SilentServerError as error:
             fix = "load the model, or set PROGUARD_GUARD__MODEL and PROGUARD_GUARD__VERSION; Triton's log says why it does not load"
             return [
                 live,
-                fail(model, f"not ready: {problem}", fix),
+                fail(model, f"not ready: {error}", fix),
                 *(not_checked(name, "the model is not ready") for name in rest[1:]),
             ]
-        return [live, ok(model, "ready"), await _tensors(client, settings), await _inference(settings)]
+        return [live, ok(model, "ready"), await _tensors(server, settings), await _inference(settings)]
     finally:
-        await client.close()
+        await server.aclose()
 
 
-async def _tensors(client: InferenceServerClient, settings: GuardSettings) -> Check:
+async def _tensors(server: Server, settings: GuardSettings) -> Check:
     try:
-        metadata = await client.get_model_metadata(settings.model, settings.version, client_timeout=REACH_S)
-    except (InferenceServerException, grpc.RpcError) as error:
-        return fail("tensors", f"the model does not describe itself: {_told(error)}", "look at Triton's log")
-    faults = signature_faults("input", metadata.inputs, INPUTS) + signature_faults("output", metadata.outputs, OUTPUTS)
+        found = await server.describe(settings.model, settings.version)
+    except SilentServerError as error:
+        return fail("tensors", f"the model does not describe itself: {error}", "look at Triton's log")
+    faults = signature_faults("input", found.inputs, INPUTS) + signature_faults("output", found.outputs, OUTPUTS)
     if faults:
         fix = "serve a model of the guard contract: triton_models/ has two, schemas/tensors.py the list"
         return fail("tensors", "; ".join(faults), fix)
@@ -108,7 +107,7 @@ def signature_faults(what: str, found: Iterable[Any], wanted: Signature) -> list
 
 
 async def _inference(settings: GuardSettings) -> Check:
-    guard = TritonGuard(settings, default_policy())
+    guard = triton_guard(settings, default_policy())
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
@@ -120,28 +119,3 @@ async def _inference(settings: GuardSettings) -> Check:
     finally:
         await guard.aclose()
     return ok("inference", f"answered in {(loop.time() - began) * 1000:.0f} ms")
-
-
-async def _asked(call: Any) -> str | None:
-    """None when the server says yes, else why not."""
-    try:
-        return None if await call else "it says no"
-    except (InferenceServerException, grpc.RpcError) as error:
-        return _told(error)
-
-
-def _told(error: BaseException) -> str:
-    text = error.message() if isinstance(error, InferenceServerException) else str(error)
-    return str(text or type(error).__name__).splitlines()[0][:200]
-
-
-def _client(settings: GuardSettings) -> InferenceServerClient:
-    """A plain connection for questions that `Guard` has no method for. Raises OSError when a certificate cannot be read."""
-    tls = settings.tls
-    return InferenceServerClient(
-        settings.url,
-        ssl=tls.active,
-        root_certificates=None if tls.root_certificates is None else str(tls.root_certificates),
-        private_key=None if tls.private_key is None else str(tls.private_key),
-        certificate_chain=None if tls.certificate_chain is None else str(tls.certificate_chain),
-    )

@@ -33,7 +33,7 @@ from stream.clock import Clock, Deadline, SystemClock
 from stream.guard.backend import Completion
 from stream.guard.errors import GuardError
 from stream.guard.settings import GuardSettings
-from stream.guard.triton import TritonGuard
+from stream.guard.triton_grpc import TritonGrpcGuard
 from stream.operator.models.errors import ModelControlError
 from stream.operator.models.repository import ModelRepository
 
@@ -118,11 +118,11 @@ class ModelControl:
         """The versions of the model that are ready."""
         return [e.version for e in await self.index() if e.model == self.model and e.ready and e.version is not None]
 
-    def guard(self, model: str | None = None, version: int | None = None) -> TritonGuard:
+    def guard(self, model: str | None = None, version: int | None = None) -> TritonGrpcGuard:
         """A client for one version of one model; without a version, for what unpinned requests get."""
         pin = "" if version is None else str(version)
         settings = self._settings.model_copy(update={"model": model or self.model, "version": pin})
-        return TritonGuard(settings, self._policy)
+        return TritonGrpcGuard(settings, self._policy)
 
     async def answering(self, model: str | None = None, version: int | None = None) -> Completion:
         """Asks one real request. Raises a `GuardError`."""
@@ -270,10 +270,14 @@ def _first_line(text: Any) -> str:
 
 
 def _client(settings: GuardSettings) -> InferenceServerClient:
+    if settings.over_http:
+        raise ModelControlError(
+            f"this speaks gRPC, and guard.url is {settings.url}: give Triton's gRPC address with --url, as host:8001"
+        )
     tls = settings.tls
     try:
         return InferenceServerClient(
-            settings.url,
+            settings.address,
             ssl=tls.active,
             root_certificates=None if tls.root_certificates is None else str(tls.root_certificates),
             private_key=None if tls.private_key is None else str(tls.private_key),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import pytest
 
@@ -18,17 +19,28 @@ from stream.guard.backend import Guard
 from stream.guard.canary import CanaryGuard
 from stream.guard.errors import GuardRefusedError, GuardTimeoutError, GuardUnavailableError
 from stream.guard.settings import CanarySettings, GuardSettings
-from stream.guard.triton import TritonGuard
+from stream.guard.triton import triton_guard
 from stream.telemetry.metrics import WorkerMetrics
 
-Make = Callable[[str], Guard]
+
+class Make(NamedTuple):
+    """How a guard is made, and which of a server's addresses it takes."""
+
+    guard: Callable[[str], Guard]
+    http: bool = True
+
+    def on(self, server: TritonServer) -> Guard:
+        return self.guard(server.http_url if self.http else server.grpc_url)
+
+    def on_nobody(self) -> Guard:
+        return self.guard(f"{'http' if self.http else 'grpc'}://127.0.0.1:{free_port()}")
 
 
 def triton(url: str) -> Guard:
-    return TritonGuard(GuardSettings(url=url, model="scripted_guard"), default_policy())
+    return triton_guard(GuardSettings(url=url, model="scripted_guard"), default_policy())
 
 
-def canary(share: float, canary_url: str | None = None) -> Make:
+def canary(share: float, canary_url: str | None = None) -> Callable[[str], Guard]:
     def make(url: str) -> Guard:
         settings = CanarySettings(share=share, compare_share=1.0)
         return CanaryGuard(triton(url), triton(canary_url or url), settings, SystemClock(), WorkerMetrics())
@@ -37,10 +49,11 @@ def canary(share: float, canary_url: str | None = None) -> Make:
 
 
 GUARDS: dict[str, Make] = {
-    "triton": triton,
-    "all by the canary": canary(1.0),
-    "none by the canary": canary(0.0),
-    "a canary that is not there": canary(1.0, f"127.0.0.1:{free_port()}"),
+    "triton over http": Make(triton),
+    "triton over grpc": Make(triton, http=False),
+    "all by the canary": Make(canary(1.0)),
+    "none by the canary": Make(canary(0.0), http=False),
+    "a canary that is not there": Make(canary(1.0, f"127.0.0.1:{free_port()}")),
 }
 
 
@@ -58,7 +71,7 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 @pytest.fixture
 async def guard(make: Make, scripted_guard: TritonServer) -> AsyncIterator[Guard]:
-    guard = make(scripted_guard.grpc_url)
+    guard = make.on(scripted_guard)
     yield guard
     await guard.aclose()
 
@@ -95,6 +108,13 @@ async def test_sixty_four_at_a_time_are_each_answered_with_their_own(guard: Guar
     assert [answer.text for answer in answers] == [alone[order] for order in orders]
 
 
+async def test_an_answer_that_comes_too_late_is_nobodys(guard: Guard) -> None:
+    late = [guard.complete(prompt("[[delay=300]] [[say=unsafe]]"), [], timeout=0.15) for _ in range(8)]
+    assert all(isinstance(end, GuardTimeoutError) for end in await asyncio.gather(*late, return_exceptions=True))
+    calls = (guard.complete(prompt("[[delay=300]] [[say=ood]]"), [], timeout=20) for _ in range(8))
+    assert all("Ballot" in answer.text for answer in await asyncio.gather(*calls))
+
+
 async def test_a_cancelled_call_ends_at_once(guard: Guard) -> None:
     call = asyncio.ensure_future(guard.complete(prompt("[[delay=5000]]"), [], timeout=20))
     await asyncio.sleep(0)
@@ -109,7 +129,7 @@ async def test_a_probe_returns_when_it_answers(guard: Guard) -> None:
 
 
 async def test_nobody_there_is_unavailable(make: Make) -> None:
-    guard = make(f"127.0.0.1:{free_port()}")
+    guard = make.on_nobody()
     try:
         with pytest.raises(GuardUnavailableError):
             await guard.probe(timeout=5)

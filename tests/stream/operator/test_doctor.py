@@ -72,8 +72,9 @@ def states(checks: Checks) -> dict[str, str]:
     return {name: check["state"] for name, check in checks.items()}
 
 
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_an_installation_that_is_well_passes(
-    kafka_broker: KafkaBroker, scripted_guard: TritonServer, tmp_path: Path
+    kafka_broker: KafkaBroker, scripted_guard: TritonServer, tmp_path: Path, protocol: str
 ) -> None:
     names = {role: f"{role}.{uuid.uuid4().hex[:8]}" for role in ROLES}
     environment = topic_variables(names, kafka_broker.bootstrap) | {
@@ -85,7 +86,7 @@ def test_an_installation_that_is_well_passes(
     stores = {"media://demo": {"kind": "local", "root": str(tmp_path)}}
     variables = {
         **environment,
-        "PROGUARD_GUARD__URL": scripted_guard.grpc_url,
+        "PROGUARD_GUARD__URL": scripted_guard.http_url if protocol == "http" else scripted_guard.grpc_url,
         "PROGUARD_GUARD__MODEL": "scripted_guard",
         "PROGUARD_EVIDENCE__STORES": json.dumps(stores),
     }
@@ -100,24 +101,27 @@ def test_an_installation_that_is_well_passes(
     )
 
 
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_a_guard_that_is_not_there_or_not_ready_fails_and_the_rest_is_checked(
-    environment: dict[str, str], scripted_guard: TritonServer
+    environment: dict[str, str], scripted_guard: TritonServer, protocol: str
 ) -> None:
+    url = scripted_guard.http_url if protocol == "http" else scripted_guard.grpc_url
+    environment = environment | {"PROGUARD_GUARD__URL": f"{protocol}://{NOBODY}"}
     status, checks = doctor(environment)
     assert status == 1
     assert NOBODY in checks["triton"]["detail"]
     assert "PROGUARD_GUARD__URL" in checks["triton"]["fix"]
     assert states(checks)["kafka"] == "ok"
-    _, checks = doctor(environment, "--guard.url", scripted_guard.grpc_url, "--guard.model", "nobody")
+    _, checks = doctor(environment, "--guard.url", url, "--guard.model", "nobody")
     assert [states(checks)[name] for name in ("triton", "model nobody", "tensors", "inference")] == [
         "ok",
         *["fail"] * 3,
     ]
-    flags = ("--guard.url", scripted_guard.grpc_url, "--guard.model", "scripted_guard", "--guard.timeout-s", "0.0001")
+    flags = ("--guard.url", url, "--guard.model", "scripted_guard", "--guard.timeout-s", "0.0001")
     _, checks = doctor(environment, *flags)
     assert states(checks)["tensors"] == "ok"
     assert "no answer within the timeout" in checks["inference"]["detail"]
-    flags = ("--guard.url", scripted_guard.grpc_url, "--guard.model", "scripted_guard", "--guard.canary.share", "0.1")
+    flags = ("--guard.url", url, "--guard.model", "scripted_guard", "--guard.canary.share", "0.1")
     _, checks = doctor(environment, *flags, "--guard.canary.model", "nobody")
     assert (states(checks)["inference"], states(checks)["canary model nobody"]) == ("ok", "fail")
 

@@ -150,6 +150,19 @@ async def test_a_cancelled_call_leaves_the_batch(server: TritonServer, client: a
     assert await ask(client, "next")
 
 
+async def test_a_call_whose_time_is_over_leaves_the_batch(
+    server: TritonServer, client: aio.InferenceServerClient
+) -> None:
+    written = metrics(server)["completion_tokens_total"]
+    inputs = inputs_of(**conversation("long"), MAX_TOKENS=[1024])
+    long = [client.infer(MODEL, inputs, timeout=300_000) for _ in range(4)]
+    ended = await asyncio.gather(*long, return_exceptions=True)
+    assert {status(error) for error in ended if isinstance(error, InferenceServerException)} == {"CANCELLED"}
+    await until(lambda: metrics(server)["running"] == 0)
+    assert metrics(server)["completion_tokens_total"] - written < 4 * 1024
+    assert await ask(client, "next")
+
+
 async def test_one_more_than_may_be_in_flight_is_told_to_come_back(client: aio.InferenceServerClient) -> None:
     long = [asyncio.create_task(ask(client, f"long {n}", tokens=1024)) for n in range(3 * MAX_IN_FLIGHT)]
     done, waiting = await asyncio.wait(long, return_when=asyncio.FIRST_COMPLETED, timeout=WAIT_SECONDS)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,12 @@ class _Job:
     reading: Reading
     images: tuple[bytes, ...]
     sender: Any
+    until: float
+    """When the client stops to wait, by the monotonic clock."""
+
+    def unwanted(self) -> bool:
+        """Triton's HTTP front end does not notice that a client has gone (server issue 7077): then only the time tells."""
+        return time.monotonic() > self.until or self.sender.is_cancelled()
 
 
 class TritonPythonModel:
@@ -74,11 +82,12 @@ class TritonPythonModel:
             _text(request, "USER"),
             max_tokens=None if limit is None else int(limit.reshape(-1)[0]),
         )
-        return _Job(reading, pictures, sender)
+        seconds = request.timeout() / 1e6 or math.inf
+        return _Job(reading, pictures, sender, time.monotonic() + seconds)
 
     def _read_images(self, jobs: list[_Job]) -> None:
         for job in jobs:
-            if job.sender.is_cancelled():
+            if job.unwanted():
                 _send_cancelled(job.sender)
                 continue
             text = "\n".join(filter(None, (self._ocr.read(image) for image in job.images)))
@@ -90,7 +99,7 @@ class TritonPythonModel:
     def _answer(self, jobs: list[_Job]) -> None:
         waiting: list[_Job] = []
         for job in jobs:
-            if job.sender.is_cancelled():
+            if job.unwanted():
                 _send_cancelled(job.sender)
             else:
                 waiting.append(job)
@@ -147,7 +156,7 @@ def _send_error(sender: Any, error: Exception) -> None:
 
 
 def _send_cancelled(sender: Any) -> None:
-    fault = pb_utils.TritonError("the client cancelled the request", pb_utils.TritonError.CANCELLED)
+    fault = pb_utils.TritonError("the client does not wait for the answer any more", pb_utils.TritonError.CANCELLED)
     _finish(sender, pb_utils.InferenceResponse(error=fault))
 
 

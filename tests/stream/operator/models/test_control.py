@@ -103,3 +103,10 @@ def test_a_server_that_is_not_there_is_one_clear_line() -> None:
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert NOBODY in line
+
+
+def test_an_http_address_is_one_clear_line_that_says_what_to_give() -> None:
+    result = run("model", "list", "--url", "http://127.0.0.1:8000", "--model", MODEL)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert "--url" in line

@@ -142,7 +142,7 @@ def test_a_version_that_does_not_load_or_dies_is_not_promoted_and_the_reason_is_
     assert says in result.stdout
     assert loaded(triton.grpc_url) == [1]
     if not way and character == "refuses":
-        with urllib.request.urlopen(f"http://{triton.http_url}/v2/health/ready", timeout=5) as ready:
+        with urllib.request.urlopen(f"{triton.http_url}/v2/health/ready", timeout=5) as ready:
             assert ready.status == 200, "a failed load leaves the whole server not ready"
     assert nothing_is_left_of_a_trial(triton)
 

@@ -15,7 +15,7 @@ from schemas.policy import Policy, default_policy
 from schemas.prompt import render
 from stream.guard.errors import GuardError
 from stream.guard.settings import GuardSettings
-from stream.guard.triton import TritonGuard
+from stream.guard.triton import triton_guard
 
 AT_A_TIME = 64
 
@@ -81,7 +81,7 @@ class Traffic:
         return [name for name, _ in phases]
 
     async def _run(self) -> None:
-        guard = TritonGuard(self._settings, self._policy)
+        guard = triton_guard(self._settings, self._policy)
         event = ContentEvent(
             id="e", user_text="Good day.", agent_text="And you.", occurred_at=datetime(2026, 1, 1, tzinfo=UTC)
         )

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from schemas import tensors
-from stream.guard.answers import AnswerReader
 from stream.guard.backend import Completion
 from stream.guard.errors import GuardRefusedError
+from stream.guard.grpc_answers import AnswerReader
 
 TYPES = {
     tensors.TEXT: "BYTES",

@@ -1,4 +1,4 @@
-"""From the bytes of Triton's answer to a completion.
+"""From the bytes of Triton's gRPC answer to a completion.
 
 What the answers of one model have in common (its name and version, the tensors' names, types and shapes) comes first in the message
 and is the same bytes each time: it is decoded once, and of the next answers only the tensors' contents are. That takes a third of the
@@ -7,16 +7,14 @@ time of decoding them whole.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from schemas import tensors
 from stream.guard.backend import Completion
-from stream.guard.errors import GuardRefusedError
+from stream.guard.wire import broken_answer, completion_of
 
 _CONTENTS_TAG = 6 << 3 | 2
 """What stands before each of `raw_output_contents` (field 6 of KServe's ModelInferResponse, length-delimited)."""
@@ -42,24 +40,9 @@ class AnswerReader:
         try:
             head, contents = self._split(message)
             raw = dict(zip(head.names, contents, strict=True))
-            text, finish_reason, manifest = (
-                _one_string(raw[name]) for name in (tensors.TEXT, tensors.FINISH_REASON, tensors.MANIFEST)
-            )
-            request_score, response_score = struct.unpack("<2f", raw[tensors.SCORES])
-            prompt_tokens, completion_tokens = struct.unpack("<2i", raw[tensors.USAGE])
-        except (DecodeError, KeyError, ValueError, struct.error) as error:
-            raise GuardRefusedError(f"the answer breaks the tensor contract: {type(error).__name__}") from error
-        return Completion(
-            text=text,
-            finish_reason=finish_reason,
-            request_score=request_score,
-            response_score=response_score,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            model=head.model,
-            version=head.version,
-            manifest=manifest,
-        )
+        except (DecodeError, ValueError) as error:
+            raise broken_answer(error) from error
+        return completion_of(raw, head.model, head.version)
 
     def _split(self, message: bytes) -> tuple[_Head, Sequence[bytes]]:
         """What the answers have in common, and the contents of this one's tensors. Raises `DecodeError`."""
@@ -98,10 +81,3 @@ def _contents(message: bytes, start: int) -> list[bytes] | None:
         found.append(message[at : at + length])
         at += length
     return found if at == end else None
-
-
-def _one_string(raw: bytes) -> str:
-    """The string of a BYTES [1] tensor: its length (4, little-endian), then its bytes."""
-    if len(raw) < 4 or int.from_bytes(raw[:4], "little") != len(raw) - 4:
-        raise ValueError("not one string")
-    return raw[4:].decode()
