@@ -214,7 +214,7 @@ class DeliverySettings(BaseModel):
         500, description="Milliseconds between offset commits, when at least once; how much a crash may repeat."
     )
     linger_ms: Annotated[int, Field(ge=0, le=1000)] = Field(
-        5,
+        2,
         description="Milliseconds between two writes, when at least once; what is ready in between is written together. An outcome that "
         "comes after a pause is written at once.",
     )

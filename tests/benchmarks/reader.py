@@ -1,6 +1,7 @@
 """Reads verdicts as a `read_committed` subscriber, in a process of its own: `python -m tests.benchmarks.reader BOOTSTRAP TOPIC EVENTS`.
 
-Prints `reading` when it is at the topic's end, then, as JSON, when each event's verdict came (see `tests.benchmarks.sender`).
+Prints `reading` when it is at the topic's end, then, as JSON, when each event's verdict came: seconds of the wall clock, which the broker's times
+are of too.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def read(bootstrap: str, topic: str, events: int) -> dict[int, float]:
             # One at a time: `consume` would wait for as many as it was asked for.
             message = consumer.poll(0.1)
             if message is not None and message.error() is None and isinstance(key := message.key(), bytes):
-                seen.setdefault(int(key), time.monotonic())
+                seen.setdefault(int(key), time.time())
     finally:
         consumer.close()
     return seen

@@ -25,7 +25,7 @@ from stream.demo.scene import guard_answers
 from stream.devkit.kafka import KafkaBroker
 from stream.devkit.triton import TritonServer, triton_environment
 from stream.devkit.worker import WorkerProcess
-from tests.benchmarks.latency import Latency, latency_of, service_latency
+from tests.benchmarks.latency import Latency, latency_of, middle_rate, service_at
 from tests.benchmarks.load import INSTANT, SLOW, TAIL, content, order_of
 from tests.benchmarks.rehearsal import rehearse
 from tests.end_to_end.harness import Stage, eventually
@@ -87,12 +87,6 @@ def verdict_times(stage: Stage, events: int) -> list[float]:
         return sorted(times)
     finally:
         consumer.close()
-
-
-def middle_rate(times: list[float]) -> float:
-    """Events a second over all but the first and last tenth."""
-    low, high = len(times) // 10, len(times) - len(times) // 10 - 1
-    return (high - low) / (times[high] - times[low])
 
 
 def worker_rate(new_stage: Callable[[], Stage], events: int, order: str, mode: str = EXACTLY) -> dict[str, float]:
@@ -200,6 +194,36 @@ def heavy_tail(url: str, new_stage: Callable[[], Stage], events: int, pairs: int
         figure(f"heavy_tail_to_bare_loop_{mode}", statistics.median(ratios), 0.95)
 
 
+def compare_protocols(grpc_url: str, new_stage: Callable[[], Stage], events: int, pairs: int) -> None:
+    """The worker over HTTP against the same over gRPC, in turn."""
+    ratios, cpu = [], []
+    for _ in range(pairs):
+        http = worker_rate(new_stage, events, SLOW)
+        grpc = worker_rate(lambda: _over(new_stage(), grpc_url), events, SLOW)
+        ratios.append(http["rate"] / grpc["rate"])
+        cpu.append(grpc["cpu_ms"])
+        say(
+            f"over HTTP {http['rate']:.0f}/s at {http['cpu_ms']:.3f} ms CPU, over gRPC {grpc['rate']:.0f}/s at {grpc['cpu_ms']:.3f} ms"
+        )
+    figure("worker_over_http_to_grpc", statistics.median(ratios), 1)
+    figure("worker_cpu_ms_per_event_over_grpc", statistics.median(cpu), 0.5)
+
+
+def _over(stage: Stage, guard_url: str) -> Stage:
+    stage.settings["PROGUARD_GUARD__URL"] = guard_url
+    return stage
+
+
+def carried(new_stage: Callable[[], Stage], rate: float) -> float:
+    """Events a second that the service carries while they are sent and their verdicts read beside it, on the same cores: what comes out
+    when `rate` comes in, which is what the worker reaches alone."""
+    stage = new_stage()
+    with stage.worker() as worker:
+        found = service_at(stage, rate=rate, events=int(rate * 6), order=SLOW).rate
+        worker.terminate()
+    return found
+
+
 def latencies(url: str, new_stage: Callable[[], Stage], rate: float, name: str) -> None:
     """What the service adds to the bare client's time, at `rate` events a second; exactly once may take one commit interval
     (100 ms) more."""
@@ -208,7 +232,7 @@ def latencies(url: str, new_stage: Callable[[], Stage], rate: float, name: str) 
         bare = bare_latency(url, events, SLOW, rate)
         stage = new_stage()
         with stage.worker(PROGUARD_DELIVERY__MODE=mode) as worker:
-            found = service_latency(stage, rate=rate, events=events, order=SLOW)
+            found = service_at(stage, rate=rate, events=events, order=SLOW).latency
             worker.terminate()
         say(
             f"{mode} at {rate:.0f}/s: p50 {found.p50:.1f} ms, p99 {found.p99:.1f} ms; "
@@ -259,7 +283,10 @@ def main(
             compare("guard_instant", 0.7, triton.grpc_url, new_stage, events, INSTANT, pairs)
             rate = compare_modes(new_stage, events, pairs)
             heavy_tail(triton.grpc_url, new_stage, events, pairs)
-            latencies(triton.grpc_url, new_stage, rate / 2, "half_load")
+            compare_protocols(triton.grpc_url, new_stage, events, pairs)
+            most = carried(new_stage, rate)
+            say(f"sent and read beside it: {most:.0f}/s carried, of {rate:.0f}/s that came")
+            latencies(triton.grpc_url, new_stage, most / 2, "half_load")
             latencies(triton.grpc_url, new_stage, UNHURRIED, f"{UNHURRIED}_a_second")
             if memory:
                 early, late = memory_growth(new_stage, memory)

@@ -76,6 +76,21 @@ def test_a_worker_stopped_in_the_middle_and_started_again_answers_every_event_on
     assert (report.events, len(report.verdicts)) == (1000, 1000)
 
 
+@pytest.mark.parametrize(
+    ("mode", "interval"),
+    [("at_least_once", "PROGUARD_DELIVERY__LINGER_MS"), ("exactly_once", "PROGUARD_DELIVERY__TRANSACTION_INTERVAL_MS")],
+)
+def test_outcomes_are_written_together_for_as_long_as_the_settings_say(stage: Stage, mode: str, interval: str) -> None:
+    # Four at a time, 20 ms each: two seconds in which a batch of its own for each turn would be a hundred.
+    few = {"PROGUARD_GUARD__LIMITER": "fixed", "PROGUARD_GUARD__MAX_IN_FLIGHT": "4"}
+    with running(stage.worker(PROGUARD_DELIVERY__MODE=mode, **few, **{interval: "1000"})) as worker:
+        stage.send_events(400, SLOW)
+        report = stage.all_answered()
+        batches = worker.metric("proguard_batches_total", result="written")
+    assert_every_event_once_by_id(report, 400)
+    assert 2 <= batches <= 8
+
+
 def test_a_worker_that_is_killed_loses_nothing(stage: Stage) -> None:
     # A short session, so that the group does not wait long for the dead member.
     short = {

@@ -196,11 +196,11 @@ def counting_copies(triton: TritonServer) -> Iterator[list[int]]:
 
     def count() -> None:
         server = psutil.Process(triton.pid)
-        latest: deque[int] = deque(maxlen=5)
+        latest: deque[int] = deque(maxlen=15)
         while not stop.wait(0.02):
-            # A process that is just being made is there twice for a moment: what counts is there for a tenth of a second.
+            # A process that is just being made is there twice for a moment, and one that ends takes its time: what counts is there for 0.3 s.
             latest.append(sum(map(is_model, server.children(recursive=True))))
-            most[0] = max(most[0], min(latest) if len(latest) == 5 else 0)
+            most[0] = max(most[0], min(latest) if len(latest) == 15 else 0)
 
     thread = threading.Thread(target=count)
     thread.start()
