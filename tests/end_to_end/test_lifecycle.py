@@ -84,7 +84,7 @@ def test_outcomes_are_written_together_for_as_long_as_the_settings_say(stage: St
     # Four at a time, 20 ms each: two seconds in which a batch of its own for each turn would be a hundred.
     few = {"PROGUARD_GUARD__LIMITER": "fixed", "PROGUARD_GUARD__MAX_IN_FLIGHT": "4"}
     with running(stage.worker(PROGUARD_DELIVERY__MODE=mode, **few, **{interval: "1000"})) as worker:
-        stage.send_events(400, SLOW)
+        stage.send_events(400, SLOW, keys=400)  # of one key, only one at a time is written when at least once
         report = stage.all_answered()
         batches = worker.metric("proguard_batches_total", result="written")
     assert_every_event_once_by_id(report, 400)
