@@ -12,7 +12,7 @@ from stream.errors import ProGuardStreamError
 
 
 class GuardError(ProGuardStreamError):
-    """The guard gave no answer. `status` is the gRPC status, where there is one; the text never holds content."""
+    """The guard gave no answer. `status` is gRPC's name of the server's status, where there is one, over HTTP too; the text never holds content."""
 
     def __init__(self, detail: str, status: str = "") -> None:
         super().__init__(detail)

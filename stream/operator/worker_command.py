@@ -58,9 +58,10 @@ def worker(context: typer.Context, config: ConfigOption = None) -> None:
 def _keep_grpc_in_one_thread() -> None:
     """Have gRPC read and write where `grpc.aio` waits for its answers, as older versions did, and not in a pool of threads of its own.
 
-    Each answer is handed from thread to thread there, which on two cores costs the worker about an eighth of its CPU time (grpcio 1.85; `make bench`
-    beside `GRPC_EXPERIMENTS= make bench`). gRPC reads the variable when it is imported, so this comes first. A version that does not know the name says so and goes on;
-    whoever has set the variable is left alone.
+    Each answer is handed from thread to thread there, which on two cores costs the worker about an eighth of its CPU time (grpcio 1.85;
+    `worker_cpu_ms_per_event_over_grpc` of `make bench`, beside `GRPC_EXPERIMENTS= make bench`). Only a `guard.url` of gRPC and an OTLP
+    exporter load it. gRPC reads the variable when it is imported, so this comes first. A version that does not know the name says so and
+    goes on; whoever has set the variable is left alone.
     """
     os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from stream.errors import ConfigurationError, ProGuardStreamError
+from stream.errors import ProGuardStreamError
 from stream.guard.settings import GuardSettings
 
 REACH_S = 5.0
@@ -55,19 +55,9 @@ class GrpcServer:
     """By tritonclient."""
 
     def __init__(self, settings: GuardSettings) -> None:
-        from tritonclient.grpc.aio import InferenceServerClient
+        from stream.operator.triton import grpc_client
 
-        tls = settings.tls
-        try:
-            self._client: Any = InferenceServerClient(
-                settings.address,
-                ssl=tls.active,
-                root_certificates=None if tls.root_certificates is None else str(tls.root_certificates),
-                private_key=None if tls.private_key is None else str(tls.private_key),
-                certificate_chain=None if tls.certificate_chain is None else str(tls.certificate_chain),
-            )
-        except OSError as error:
-            raise ConfigurationError(f"cannot read {error.filename}: {error.strerror}") from error
+        self._client: Any = grpc_client(settings)
 
     async def live(self) -> None:
         _must(await _told(self._client.is_server_live(client_timeout=REACH_S)))

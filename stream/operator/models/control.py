@@ -30,12 +30,14 @@ from tritonclient.utils import InferenceServerException
 
 from schemas.policy import Policy
 from stream.clock import Clock, Deadline, SystemClock
+from stream.errors import ConfigurationError
 from stream.guard.backend import Completion
 from stream.guard.errors import GuardError
 from stream.guard.settings import GuardSettings
 from stream.guard.triton_grpc import TritonGrpcGuard
 from stream.operator.models.errors import ModelControlError
 from stream.operator.models.repository import ModelRepository
+from stream.operator.triton import grpc_client
 
 REACH_S = 5.0
 """Seconds for an answer that needs no inference."""
@@ -274,14 +276,7 @@ def _client(settings: GuardSettings) -> InferenceServerClient:
         raise ModelControlError(
             f"this speaks gRPC, and guard.url is {settings.url}: give Triton's gRPC address with --url, as host:8001"
         )
-    tls = settings.tls
     try:
-        return InferenceServerClient(
-            settings.address,
-            ssl=tls.active,
-            root_certificates=None if tls.root_certificates is None else str(tls.root_certificates),
-            private_key=None if tls.private_key is None else str(tls.private_key),
-            certificate_chain=None if tls.certificate_chain is None else str(tls.certificate_chain),
-        )
-    except OSError as error:
-        raise ModelControlError(f"cannot read {error.filename}: {error.strerror}") from error
+        return grpc_client(settings)
+    except ConfigurationError as error:
+        raise ModelControlError(str(error)) from error

@@ -205,6 +205,24 @@ async def test_a_request_on_a_connection_that_was_closed_while_out_of_use_is_sen
         pool.close()
 
 
+async def test_a_request_whose_answer_had_begun_is_not_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_STALE_S", -1.0)
+
+    async def talk(writer: asyncio.StreamWriter, number: int) -> None:
+        writer.write(response(b"whole") if number == 0 else response(b"half")[:-1])
+        await writer.drain()
+        if number:
+            writer.close()
+
+    async with saying(talk) as heard:
+        pool = to(heard)
+        assert await ask(pool) == b"whole"
+        with pytest.raises(ConnectionLostError):
+            await ask(pool)
+        assert len(heard.requests) == 2
+        pool.close()
+
+
 async def test_a_request_on_a_connection_in_use_is_not_sent_twice_because_it_may_have_killed_the_server() -> None:
     async with saying(hang_up_on(1)) as heard:  # type: ignore[arg-type]
         pool = to(heard)

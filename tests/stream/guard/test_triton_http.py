@@ -133,6 +133,7 @@ async def test_a_whole_answer_is_read() -> None:
         answer(head={"outputs": None}),
         answer(head=head_of(CONTENTS) | {"outputs": head_of(CONTENTS)["outputs"][:-1]}),
         answer(body=b"".join(raw for _, _, raw in CONTENTS.values())[:-1]),
+        answer(body=b"".join(raw for _, _, raw in CONTENTS.values()) + b"more"),
         answer(head=head_of({name: content for name, content in CONTENTS.items() if name != "SCORES"})),
         answer(head={"model_name": "m", "model_version": "1", "outputs": [{"name": "TEXT", "data": ["hi"]}]}, body=b""),
         response(b"\xff\xfe", Inference_Header_Content_Length="2"),
