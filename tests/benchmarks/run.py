@@ -25,7 +25,7 @@ from stream.demo.scene import guard_answers
 from stream.devkit.kafka import KafkaBroker
 from stream.devkit.triton import TritonServer, triton_environment
 from stream.devkit.worker import WorkerProcess
-from tests.benchmarks.latency import Latency, latency_of, middle_rate, service_at
+from tests.benchmarks.latency import Latency, Seen, latency_of, middle_rate, service_at
 from tests.benchmarks.load import INSTANT, SLOW, TAIL, content, order_of
 from tests.benchmarks.rehearsal import rehearse
 from tests.end_to_end.harness import Stage, eventually
@@ -215,13 +215,16 @@ def _over(stage: Stage, guard_url: str) -> Stage:
 
 
 def carried(new_stage: Callable[[], Stage], rate: float) -> float:
-    """Events a second that the service carries while they are sent and their verdicts read beside it, on the same cores: what comes out
-    when `rate` comes in, which is what the worker reaches alone."""
-    stage = new_stage()
-    with stage.worker() as worker:
-        found = service_at(stage, rate=rate, events=int(rate * 6), order=SLOW).rate
+    """Events a second that the service carries, in both modes, while they are sent and their verdicts read beside it, on the same cores:
+    what comes out when `rate` comes in, which is what the worker reaches alone."""
+    return min(_served(new_stage(), mode, rate, int(rate * 6)).rate for mode in (AT_LEAST, EXACTLY))
+
+
+def _served(stage: Stage, mode: str, rate: float, events: int) -> Seen:
+    with stage.worker(PROGUARD_DELIVERY__MODE=mode) as worker:
+        seen = service_at(stage, rate=rate, events=events, order=SLOW)
         worker.terminate()
-    return found
+    return seen
 
 
 def latencies(url: str, new_stage: Callable[[], Stage], rate: float, name: str) -> None:
@@ -230,10 +233,8 @@ def latencies(url: str, new_stage: Callable[[], Stage], rate: float, name: str) 
     events = int(rate * 8)
     for mode, goal_p50, goal_p99 in ((AT_LEAST, 5, 20), (EXACTLY, 105, 120)):
         bare = bare_latency(url, events, SLOW, rate)
-        stage = new_stage()
-        with stage.worker(PROGUARD_DELIVERY__MODE=mode) as worker:
-            found = service_at(stage, rate=rate, events=events, order=SLOW).latency
-            worker.terminate()
+        # Java's compiler has work again when the broker meets a load that is new to it: the first time does not count.
+        found = [_served(new_stage(), mode, rate, events).latency for _ in range(2)][-1]
         say(
             f"{mode} at {rate:.0f}/s: p50 {found.p50:.1f} ms, p99 {found.p99:.1f} ms; "
             f"bare client p50 {bare.p50:.1f} ms, p99 {bare.p99:.1f} ms"
