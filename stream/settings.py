@@ -131,10 +131,10 @@ class KafkaSettings(BaseModel):
             "delivery.timeout.ms": timeout_ms,
         }
 
-    def producer(self, linger_ms: int) -> dict[str, str | int | bool]:
+    def producer(self, linger_ms: float) -> dict[str, str | int | bool]:
         """Properties of the worker's producer: idempotent, acknowledged by all in-sync replicas, retried for minutes."""
         return {
-            "linger.ms": linger_ms,
+            "linger.ms": f"{linger_ms:g}",  # librdkafka takes fractions, as text
             "compression.type": "lz4",
             "message.max.bytes": 16_777_216,
             "delivery.timeout.ms": 300_000,

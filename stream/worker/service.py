@@ -42,7 +42,7 @@ from stream.worker.sinks import PlainSink, TransactionalSink
 _log = structlog.get_logger(__name__)
 
 _TICK_S = 0.5
-_ONE_REQUEST_MS = 1
+_ONE_REQUEST_MS = 0.5
 """What is written together goes out in one request: without a moment's wait its first record would go alone."""
 
 T = TypeVar("T")
