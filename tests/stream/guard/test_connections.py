@@ -10,7 +10,7 @@ import pytest
 from stream.devkit.process import free_port
 from stream.guard import connections
 from stream.guard.connections import ConnectionLostError, Connections
-from tests.stream.guard.http_server import Heard, always, response, saying
+from tests.stream.guard.http_server import Heard, Talk, always, response, saying
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -184,7 +184,7 @@ async def test_a_server_that_says_close_gets_no_second_request_on_the_connection
         pool.close()
 
 
-def hang_up_on(number: int) -> object:
+def hang_up_on(number: int) -> Talk:
     async def talk(writer: asyncio.StreamWriter, this: int) -> None:
         if this == number:
             writer.close()
@@ -198,7 +198,7 @@ async def test_a_request_on_a_connection_that_was_closed_while_out_of_use_is_sen
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connections, "_STALE_S", -1.0)
-    async with saying(hang_up_on(1)) as heard:  # type: ignore[arg-type]
+    async with saying(hang_up_on(1)) as heard:
         pool = to(heard)
         assert await ask(pool) == b"0"
         assert await ask(pool) == b"2"
@@ -223,23 +223,17 @@ async def test_a_request_whose_answer_had_begun_is_not_sent_twice(monkeypatch: p
         pool.close()
 
 
-async def test_a_request_on_a_connection_in_use_is_not_sent_twice_because_it_may_have_killed_the_server() -> None:
-    async with saying(hang_up_on(1)) as heard:  # type: ignore[arg-type]
+@pytest.mark.parametrize("hung_up_on", [0, 1], ids=["new", "in use"])
+async def test_a_request_on_any_other_connection_is_not_sent_twice_because_it_may_have_killed_the_server(
+    hung_up_on: int,
+) -> None:
+    async with saying(hang_up_on(hung_up_on)) as heard:
         pool = to(heard)
-        assert await ask(pool) == b"0"
+        for number in range(hung_up_on):
+            assert await ask(pool) == str(number).encode()
         with pytest.raises(ConnectionLostError):
             await ask(pool)
-        assert len(heard.requests) == 2
-        pool.close()
-
-
-async def test_a_request_on_a_new_connection_is_never_sent_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_STALE_S", 0.5)
-    async with saying(hang_up_on(0)) as heard:  # type: ignore[arg-type]
-        pool = to(heard)
-        with pytest.raises(ConnectionLostError):
-            await ask(pool)
-        assert len(heard.requests) == 1
+        assert len(heard.requests) == hung_up_on + 1
         pool.close()
 
 
